@@ -1,0 +1,1 @@
+"""Wing: in which language. One folder a runtime; `wire` is what they all speak."""

@@ -1,0 +1,230 @@
+"""The node's end of the wire: frames on one Unix stream socket (see `docs/wire.md`).
+
+HOLDS (invariant 7): whatever comes from inside, memory is bounded before it is allocated and the
+node lives. A header that promises too much ends the session; nothing inside a payload is parsed
+here except the fixed numbers at its front and an ERROR's small JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Protocol
+
+import msgspec
+
+from stoker.types import MEBIBYTE, FunctionError
+
+WIRE = 1
+
+LOAD, CALL, CANCEL, DATA_IN = 0x01, 0x02, 0x03, 0x04
+HELLO, LOADED, RESULT, ERROR, LOG, DATA_OUT, EXITED = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87
+MORE = 0x40
+
+HEADER = struct.Struct("!IBI")
+CALL_HEAD = struct.Struct("!IBI16sI")
+TIMES = struct.Struct("!QQ")
+EXIT = struct.Struct("!iiQ")
+
+SLACK = MEBIBYTE  # what a frame may be longer than the largest result: heads, an error's stack
+MAX_ERROR = MEBIBYTE
+
+
+class Load(msgspec.Struct, kw_only=True):
+    """The payload of LOAD."""
+
+    wire: int = WIRE
+    code: str
+    handler: str
+    mode: str
+    concurrency: int
+    function: str
+    memory_mb: int
+    log_bytes: int
+    result_bytes: int
+    environment: dict[str, str]
+
+
+class CallListener(Protocol):
+    """Who wants to hear of one call. Exactly one of the last three comes, once."""
+
+    def wrote(self, stream: int, data: bytes) -> None: ...
+    def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None: ...
+    def raised(self, run_ns: int, cpu_ns: int, error: FunctionError) -> None: ...
+    def exited(self, exit_code: int, signal: int, cpu_ns: int) -> None: ...
+
+
+class SessionListener(Protocol):
+    """Who wants to hear of the sandbox itself."""
+
+    def greeted(self) -> None: ...
+    def loaded(self, load_ns: int) -> None: ...
+    def load_failed(self, error: FunctionError) -> None: ...
+    def session_ended(self, reason: str) -> None:
+        """The stream is over: closed by the other side (reason empty) or for breaking the rules."""
+
+
+class _Hello(msgspec.Struct):
+    wire: int
+
+
+_decode_error = msgspec.json.Decoder(FunctionError).decode
+_decode_hello = msgspec.json.Decoder(_Hello).decode
+
+
+class Session(asyncio.Protocol):
+    """One conversation with the server inside one sandbox."""
+
+    def __init__(self, listener: SessionListener, result_bytes: int) -> None:
+        self._listener = listener
+        self._max_frame = result_bytes + SLACK
+        self._result_bytes = result_bytes
+        self._calls: dict[int, CallListener] = {}
+        self._parts: dict[int, tuple[int, int, bytearray]] = {}
+        self._buffer = bytearray()
+        self._last_call = 0
+        self._transport: asyncio.Transport | None = None
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        state = "over" if self._is_over else "open"
+        return f"<Session {state}, {len(self._calls)} calls in flight>"
+
+    # What we say
+
+    def load(self, load: Load) -> None:
+        body = msgspec.json.encode(load)
+        self._write(HEADER.pack(len(body), LOAD, 0) + body)
+
+    def call(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
+        """Send one call; returns its number on this connection."""
+        self._last_call = number = self._last_call % 0xFFFFFFFF + 1
+        self._calls[number] = listener
+        self._write(CALL_HEAD.pack(20 + len(event), CALL, number, invocation, budget_ms) + event)
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Stop listening to a call and ask the other side to end it."""
+        if self._calls.pop(number, None) is not None:
+            self._parts.pop(number, None)
+            self._write(HEADER.pack(0, CANCEL, number))
+
+    def close(self) -> None:
+        """Idempotent; no listener hears anything afterwards."""
+        self._is_over = True
+        self._calls.clear()
+        self._parts.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._is_over:
+            self._transport.write(data)
+
+    # What we hear
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end("")
+
+    def data_received(self, data: bytes) -> None:
+        if self._buffer:
+            self._buffer += data
+            data = bytes(self._buffer) if self._has_frame() else b""
+            if not data:
+                return
+            self._buffer.clear()
+        start, size = 0, len(data)
+        while size - start >= HEADER.size:
+            length, kind, number = HEADER.unpack_from(data, start)
+            if length > self._max_frame:
+                self._end(f"a frame of {length} bytes, more than the {self._max_frame} allowed")
+                return
+            end = start + HEADER.size + length
+            if end > size:
+                break
+            try:
+                self._receive(kind, number, data[start + HEADER.size : end])
+            except (struct.error, msgspec.DecodeError, KeyError, IndexError) as error:
+                self._end(f"a malformed frame of kind {kind:#x}: {error}")
+            if self._is_over:
+                return
+            start = end
+        if start < size:
+            self._buffer += data[start:]
+
+    def _has_frame(self) -> bool:
+        """Whether the buffer holds a whole frame or a header worth refusing."""
+        if len(self._buffer) < HEADER.size:
+            return False
+        length: int = HEADER.unpack_from(self._buffer)[0]
+        return length > self._max_frame or len(self._buffer) >= HEADER.size + length
+
+    def _receive(self, kind: int, number: int, payload: bytes) -> None:
+        if kind == RESULT:
+            listener = self._calls.pop(number, None)
+            if listener is not None:
+                run_ns, cpu_ns = TIMES.unpack_from(payload)
+                listener.answered(run_ns, cpu_ns, payload[TIMES.size :])
+        elif kind == LOG:
+            if number in self._calls:
+                self._calls[number].wrote(payload[0], payload[1:])
+        elif kind == ERROR:
+            self._receive_error(number, payload)
+        elif kind == EXITED:
+            listener = self._calls.pop(number, None)
+            if listener is not None:
+                listener.exited(*EXIT.unpack(payload))
+        elif kind in (RESULT | MORE, DATA_OUT | MORE, DATA_OUT):
+            self._receive_part(kind, number, payload)
+        elif kind == LOADED:
+            self._listener.loaded(struct.unpack("!Q", payload)[0])
+        elif kind == HELLO:
+            self._receive_hello(payload)
+        else:
+            self._end(f"a frame of unknown kind {kind:#x}")
+
+    def _receive_hello(self, payload: bytes) -> None:
+        wire = _decode_hello(payload).wire
+        if wire == WIRE:
+            self._listener.greeted()
+        else:
+            self._end(f"wire version {wire}, this node speaks {WIRE}")
+
+    def _receive_error(self, number: int, payload: bytes) -> None:
+        run_ns, cpu_ns = TIMES.unpack_from(payload)
+        if len(payload) > MAX_ERROR:
+            error = FunctionError("Error", "the function's error was too large to be kept")
+        else:
+            error = _decode_error(payload[TIMES.size :])
+        if number == 0:
+            self._listener.load_failed(error)
+            return
+        listener = self._calls.pop(number, None)
+        if listener is not None:
+            self._parts.pop(number, None)
+            listener.raised(run_ns, cpu_ns, error)
+
+    def _receive_part(self, kind: int, number: int, payload: bytes) -> None:
+        if number not in self._calls:
+            return
+        if kind == RESULT | MORE:
+            run_ns, cpu_ns = TIMES.unpack_from(payload)
+            self._parts[number] = (run_ns, cpu_ns, bytearray(payload[TIMES.size :]))
+            return
+        run_ns, cpu_ns, joined = self._parts[number]
+        joined += payload
+        if len(joined) > self._result_bytes:
+            self._end(f"a result of more than {self._result_bytes} bytes")
+        elif kind == DATA_OUT:
+            del self._parts[number]
+            self._calls.pop(number).answered(run_ns, cpu_ns, bytes(joined))
+
+    def _end(self, reason: str) -> None:
+        if self._is_over:
+            return
+        self.close()
+        self._listener.session_ended(reason)

@@ -1,0 +1,137 @@
+"""What a backend promises: a place where code runs, and one byte stream into it.
+
+A backend knows nothing of languages: it starts what a `Launch` says and hands out the stream on
+which the started program speaks frames (see `stoker.runtimes.wire`). A runtime knows nothing of
+backends. So they add rather than multiply.
+
+Seen from inside, on every backend: descriptor 3 is the channel (a Unix stream socket), 0 is
+`/dev/null`, 1 and 2 are pipes that the node reads; nothing else is open. The environment holds
+what `Launch.environment` says and nothing else.
+
+HOLDS (invariant 6): when `destroy()` returns, or `create()` raises, no process, mount, cgroup,
+netns, device, container, VM or file of the sandbox is left; also at the next start after a
+`kill -9` of the node. Every await may be cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from stoker.types import Ending, Limits, Network, Usage
+
+CHANNEL_FD = 3
+CODE_PATH = "/app/function"
+WORKSPACE_PATH = "/build"
+
+
+class Show(msgspec.Struct, frozen=True):
+    """A host file or folder that a sandbox sees, read-only, at a path of our own."""
+
+    source: str
+    target: str
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """What to start inside; a runtime's answer, the same for every backend.
+
+    Paths in `argv` and `environment` are those seen inside. A backend without walls translates them
+    with `shows` (a path at or below a `target` becomes the same path at or below its `source`).
+    """
+
+    name: str
+    """`<runtime>-<version>`, for example `python-3.11.7`: one zygote or image for each."""
+    argv: tuple[str, ...]
+    environment: dict[str, str] = {}
+    shows: tuple[Show, ...] = ()
+    fork: str | None = None
+    """For interpreters that can be forked from a zygote: the path (inside) of a Python file whose
+    `serve(channel_fd: int) -> None` is what `argv` would have run. None: always execute `argv`."""
+
+
+class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox to be made."""
+
+    id: str
+    """Unique on this node, at most 64 of `[a-z0-9_.-]`."""
+    launch: Launch
+    limits: Limits
+    code: Path | None = None
+    """A folder of the host, shown read-only at `CODE_PATH`."""
+    workspace: Path | None = None
+    """A folder of the host, writable at `WORKSPACE_PATH`; for builds only."""
+    network: Network = Network.NONE
+
+
+class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend can hold; what it cannot, `SECURITY.md` says and the suite skips."""
+
+    walls: bool
+    """Code inside cannot reach the host."""
+    limits_memory: bool
+    limits_pids: bool
+    measures: bool
+    """`Ending.usage` and `Sandbox.usage()` tell CPU time and peak memory."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why this machine cannot run a backend or a runtime, and what to do about it."""
+
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+class Sandbox(ABC):
+    """One live sandbox. Made by `Backend.create`; belongs to whoever asked for it."""
+
+    id: str
+    channel: socket.socket
+    """Our end of the stream: connected, non-blocking."""
+    stdout: int
+    stderr: int
+    """Our ends of what is written to descriptors 1 and 2 inside: non-blocking, readable."""
+    code_path: str
+    """Where the code folder is, seen from inside."""
+    workspace_path: str
+    ended: asyncio.Future[Ending]
+    """Done once, when the program inside has ended or the sandbox was destroyed. Never raises."""
+
+    @abstractmethod
+    async def destroy(self) -> None:
+        """End everything inside and remove every trace. Idempotent; closes our descriptors too."""
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """What it has used so far; may cost a system call or two."""
+
+
+class Backend(ABC):
+    """One way to make sandboxes. Constructed unopened; `open()` before the first `create()`."""
+
+    name: ClassVar[str]
+    abilities: Abilities
+
+    @abstractmethod
+    def problems(self) -> list[Problem]:
+        """Why this machine cannot; empty when it can. Cheap, without side effects."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Start what outlives single sandboxes; remove what an earlier life of this node left."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Destroy every sandbox and everything else of ours. Idempotent."""
+
+    @abstractmethod
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Start one sandbox. Returns when the program inside is being started; that it came up is
+        what its first frame says. Raises `SandboxFailed`, `BackendUnavailable`."""

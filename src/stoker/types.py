@@ -1,0 +1,186 @@
+"""The words every room shares: what goes in, what comes out, what bounds it.
+
+Everything here is a value: frozen, comparable, without behaviour beyond small questions.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+MEBIBYTE = 1024 * 1024
+
+
+class Status(StrEnum):
+    """How the *function* ended. What the node could not do is a `NodeError` instead."""
+
+    OK = "ok"
+    FUNCTION_ERROR = "function_error"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUTPUT_TOO_LARGE = "output_too_large"
+    CRASHED = "crashed"
+    CANCELLED = "cancelled"
+
+
+class Reuse(StrEnum):
+    """Which calls of one function may share a sandbox (never across functions)."""
+
+    NONE = "none"
+    """Every call a fresh sandbox, destroyed after it."""
+    SANDBOX = "sandbox"
+    """One sandbox for the function, a fresh process for each call, calls concurrent."""
+    PROCESS = "process"
+    """A warm process serves one call after another, or `concurrency` at a time."""
+
+
+class Network(StrEnum):
+    """What a sandbox can reach."""
+
+    NONE = "none"
+    HOST = "host"
+    """The host's own network. For builds only: no function gets it."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sandbox, or one call in it, may use at most."""
+
+    memory_mb: int = 128
+    timeout_s: float = 30.0
+    """Wall time of one call; importing the function's code has its own allowance of the same length."""
+    cpus: float = 1.0
+    pids: int = 64
+    scratch_mb: int = 64
+    scratch_inodes: int = 16_384
+    log_bytes: int = 256 * 1024
+    """Kept of each of stdout and stderr of one call; the rest is dropped and marked as such."""
+    output_bytes: int = 16 * MEBIBYTE
+    """Written to stdout or stderr by one call before the call is ended as `output_too_large`."""
+    result_bytes: int = 6 * MEBIBYTE
+    """The largest result; a larger one ends the call as `output_too_large`."""
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """A function as it is to be run: which code, in which language, under which limits."""
+
+    key: str
+    """`<catalog>/<name>`, for example `front/W1`: unique on this node."""
+    name: str
+    runtime: str
+    version: str
+    """The interpreter's version in force, for example `3.11.7`."""
+    handler: str
+    """What to call inside, in the runtime's own notation: `main.lambda_handler`, `index.handle`."""
+    revision: str
+    """Changes whenever code or configuration does; a sandbox serves one revision only."""
+    limits: Limits = Limits()
+    reuse: Reuse | None = None
+    """None: as the door that brings the call prefers."""
+    concurrency: int = 1
+    network: Network = Network.NONE
+    sandbox: str | None = None
+    """The backend's name; None: the node's default."""
+    environment: dict[str, str] = {}
+    note: str = ""
+    """What a caller should know about how the function was read, for example a version that was mapped."""
+
+
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+    """One call as a door hands it to the node (invariant 1)."""
+
+    id: str
+    """32 hexadecimal digits (UUID version 7)."""
+    function: str
+    """The function's key."""
+    body: bytes
+    deadline: float
+    """The caller's patience, on the event loop's clock, waiting in line included."""
+    reuse: Reuse = Reuse.PROCESS
+    """What the door prefers; a function that says `reuse` itself has the last word."""
+    keep_s: float | None = None
+    """How long an idle sandbox of this function is kept; None: the node's setting."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used, as far as the backend can tell; None where it cannot."""
+
+    cpu_ms: float | None = None
+    memory_peak_bytes: int | None = None
+    network_in_bytes: int | None = None
+    network_out_bytes: int | None = None
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a sandbox ended: the facts, from wait status and cgroup events, never guessed."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    """The number of the signal that ended the function's process."""
+    out_of_memory: bool = False
+    """The kernel killed something in the sandbox for exceeding its memory limit."""
+    destroyed: bool = False
+    """We ended it."""
+    usage: Usage = Usage()
+
+
+class FunctionError(msgspec.Struct, frozen=True):
+    """What a function's failure says of itself."""
+
+    type: str
+    message: str
+    stack: str = ""
+
+
+class Phases(msgspec.Struct):
+    """Where the time of one call went, in milliseconds; a phase not entered is 0."""
+
+    admit: float = 0.0
+    code: float = 0.0
+    sandbox: float = 0.0
+    init: float = 0.0
+    run: float = 0.0
+
+    def total(self) -> float:
+        return self.admit + self.code + self.sandbox + self.init + self.run
+
+
+class Source(StrEnum):
+    """Where the sandbox of a call came from."""
+
+    FRESH = "fresh"
+    """Made for this call."""
+    POOLED = "pooled"
+    """Started before the call came and waiting for one of its function."""
+    WARM = "warm"
+    """Has served this function before (or, shared, is serving it now)."""
+
+
+class Logs(msgspec.Struct, frozen=True):
+    """What the function wrote to its stdout and stderr, as bytes, cut at `Limits.log_bytes` each."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_cut: bool = False
+    stderr_cut: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The one clear end of a call."""
+
+    invocation: str
+    function: str
+    status: Status
+    result: bytes = b""
+    """The function's result, a JSON text for handlers; empty unless `ok`."""
+    error: FunctionError | None = None
+    logs: Logs = Logs()
+    phases: Phases
+    usage: Usage = Usage()
+    sandbox: str = ""
+    """The sandbox's name; empty when the call ended before it had one."""
+    source: Source = Source.FRESH
+    built: bool = False
+    """This call had to fetch and build the code."""
+    note: str = ""
+    """`Function.note`, passed on for the reply's headers."""
