@@ -112,9 +112,13 @@ class Sandbox(ABC):
     def usage(self) -> Usage:
         """What it has used so far; may cost a system call or two."""
 
+    @abstractmethod
+    def oom_kills(self) -> int:
+        """How many processes inside the kernel has killed for memory so far; 0 where it cannot be told."""
+
 
 class Backend(ABC):
-    """One way to make sandboxes. Constructed unopened; `open()` before the first `create()`."""
+    """One way to make sandboxes. Constructed unopened; `prepare()`, then `open()`, before the first `create()`."""
 
     name: ClassVar[str]
     abilities: Abilities
@@ -122,6 +126,10 @@ class Backend(ABC):
     @abstractmethod
     def problems(self) -> list[Problem]:
         """Why this machine cannot; empty when it can. Cheap, without side effects."""
+
+    def prepare(self) -> None:  # noqa: B027 - most backends have nothing to do here
+        """Do what needs the privileges the node was started with; it gives them up afterwards. Before any
+        thread or event loop exists, so it may fork. Raises `BackendUnavailable`."""
 
     @abstractmethod
     async def open(self) -> None:
