@@ -1,0 +1,71 @@
+"""What a door promises: two translations (outside to our words and back) and one table.
+
+A door is given the node and answers two kinds of requests. *Calls* come through `routes()`: the
+listener hands over an `Exchange` with the whole body, outside ASGI, without a task; the door starts
+a `Call` and replies when it settles. Everything else a door does (configuration, listings) are
+ordinary Litestar handlers, returned by `handlers()`.
+
+HOLDS (invariant 1): a door never sees a sandbox, a path or a pool; every code of `errors.py` has a
+row in the door's table, and a missing row fails a test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+
+class Exchange(Protocol):
+    """One request on the fast route, its body complete, waiting for its one reply."""
+
+    method: str
+    path: str
+    """Percent-decoded."""
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    """Names in lower case."""
+    body: bytes
+    received: float
+    """When its first byte was read, on the event loop's clock."""
+    on_left: Callable[[], None] | None
+    """Set by the door: called when the client has left before the reply."""
+
+    def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send the whole reply in one write; a second reply, or one to a client that left, is dropped."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Which requests are calls: `/execute` exactly, or `/functions/*/call` with one free segment."""
+
+    methods: frozenset[str]
+    path: str
+    answer: Callable[[Exchange], None]
+    refuse: Callable[[Exchange, Exception], None]
+    """Replies in the door's own shape to what the listener itself refuses (`PayloadTooLarge`)."""
+
+
+class Door(ABC):
+    """One dialect in which work gets in."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def routes(self) -> list[Route]:
+        """The fast routes."""
+
+    @abstractmethod
+    def handlers(self) -> list[Any]:
+        """Litestar route handlers for everything else."""
+
+    def unknown_path(self, method: str, path: str) -> tuple[int, bytes] | None:
+        """What this door answers on a path nobody has, as status and JSON; None: not mine to say."""
+        return None
+
+    async def open(self) -> None:
+        """Called once the node is open, before the first request."""
+
+    async def close(self) -> None:
+        """Called when no call is left inside."""
