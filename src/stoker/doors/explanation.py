@@ -1,0 +1,100 @@
+"""How every reply explains itself: the headers and the words that all doors share.
+
+`Server-Timing` says where the time went, `X-Invocation-Id` which record and log lines belong to the
+call, `X-Stoker-Note` what was read differently from how it was written. Which HTTP status goes with
+what is each door's own table.
+"""
+
+from __future__ import annotations
+
+import re
+
+from stoker.errors import Draining, NodeError, TooBusy
+from stoker.types import Outcome, Phases, Status
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+DRAINING_RETRY_S = 5  # about as long as a node that is stopped and started again is away
+
+TYPES = {
+    Status.OK: "",
+    Status.FUNCTION_ERROR: "FunctionError",
+    Status.TIMED_OUT: "TimedOut",
+    Status.OUT_OF_MEMORY: "OutOfMemory",
+    Status.OUTPUT_TOO_LARGE: "OutputTooLarge",
+    Status.CRASHED: "Crashed",
+    Status.CANCELLED: "Cancelled",
+}
+"""What a failure is called when it brings no type of its own."""
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
+
+
+def timing(phases: Phases) -> bytes:
+    """The value of `Server-Timing`: all five phases, in milliseconds."""
+    return b"admit;dur=%.3f, code;dur=%.3f, sandbox;dur=%.3f, init;dur=%.3f, run;dur=%.3f" % (
+        phases.admit,
+        phases.code,
+        phases.sandbox,
+        phases.init,
+        phases.run,
+    )
+
+
+def outcome_headers(outcome: Outcome) -> Headers:
+    """The headers of a reply that tells how a function ended."""
+    headers = [
+        JSON,
+        (b"server-timing", timing(outcome.phases)),
+        (b"x-invocation-id", outcome.invocation.encode()),
+    ]
+    if outcome.note:
+        headers.append((b"x-stoker-note", header_text(outcome.note)))
+    return headers
+
+
+def error_headers(error: Exception, invocation: str = "") -> Headers:
+    """The headers of a reply that tells what the node refused or could not do."""
+    headers = [JSON]
+    if invocation:
+        headers.append((b"x-invocation-id", invocation.encode()))
+    if isinstance(error, TooBusy):
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    elif isinstance(error, Draining):
+        headers.append((b"retry-after", b"%d" % DRAINING_RETRY_S))
+    return headers
+
+
+def header_text(text: str) -> bytes:
+    """Any text as a header's value: printable ASCII, in one line."""
+    return _UNPRINTABLE.sub(" ", text).strip().encode()
+
+
+def failure_type(outcome: Outcome) -> str:
+    """The failure's own type, or what its status is called."""
+    if outcome.error is not None and outcome.error.type:
+        return outcome.error.type
+    return TYPES[outcome.status]
+
+
+def failure_message(outcome: Outcome) -> str:
+    """What happened, without the type; never empty."""
+    if outcome.error is not None and outcome.error.message:
+        return outcome.error.message
+    return f"the function ended as {outcome.status.value}"
+
+
+def failure_line(outcome: Outcome) -> str:
+    """What happened, in one sentence: an exception with its type, everything else as it is."""
+    if outcome.status is not Status.FUNCTION_ERROR:
+        return failure_message(outcome)
+    if outcome.error is None or not outcome.error.message:
+        return failure_type(outcome)
+    return f"{failure_type(outcome)}: {outcome.error.message}"
+
+
+def error_message(error: Exception) -> str:
+    """A node error's message; of anything unforeseen only that it happened, for it may carry secrets."""
+    return error.message if isinstance(error, NodeError) else "internal error; the node's log says more"

@@ -1,0 +1,129 @@
+"""A node with canned answers, and a request on paper: for tests of a door's two translations alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stoker.errors import NodeError
+from stoker.settings import Settings
+from stoker.types import Invocation, Outcome, Phases, Status
+
+ID = "0190c0de000070008000000000000001"
+
+
+def outcome(status: Status = Status.OK, **more: Any) -> Outcome:
+    """An outcome of the canned id, with recognisable phases."""
+    more.setdefault("phases", Phases(admit=0.01, code=0.002, sandbox=1.5, init=20.25, run=98.7))
+    more.setdefault("sandbox", "n1-7")
+    return Outcome(invocation=ID, function="front/W1", status=status, **more)
+
+
+class Paper:
+    """An `Exchange` that keeps its reply."""
+
+    def __init__(self, method: str, target: str, body: bytes = b"", headers: Sequence[Any] = ()) -> None:
+        self.method = method
+        self.path, _, query = target.partition("?")
+        self.query = query.encode()
+        self.headers: list[tuple[bytes, bytes]] = list(headers)
+        self.body = body
+        self.received = asyncio.get_running_loop().time()
+        self.on_left: Callable[[], None] | None = None
+        self.replies: list[tuple[int, dict[bytes, bytes], bytes]] = []
+
+    def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        assert len({name for name, _ in headers}) == len(headers), "a header twice"
+        self.replies.append((status, dict(headers), body))
+
+    @property
+    def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
+        (only,) = self.replies
+        return only
+
+
+class CannedCall:
+    def __init__(self) -> None:
+        self.has_left = False
+
+    def leave(self) -> None:
+        self.has_left = True
+
+
+class CannedPin:
+    def __init__(self) -> None:
+        self.is_released = False
+
+    def release(self) -> None:
+        assert not self.is_released
+        self.is_released = True
+
+
+class CannedCode:
+    """What a door may do with the code room."""
+
+    def __init__(self) -> None:
+        self.list: list[str] | NodeError = []
+        self.broken: dict[str, NodeError] = {}
+        self.fetched: list[str] = []
+        self.pins: list[CannedPin] = []
+        self.forgotten: list[str] = []
+        self.limits: list[int] = []
+
+    async def names(self, catalog: str) -> list[str]:
+        if isinstance(self.list, NodeError):
+            raise self.list
+        return self.list
+
+    async def fetch(self, key: str) -> CannedPin:
+        self.fetched.append(key)
+        if key in self.broken:
+            raise self.broken[key]
+        self.pins.append(CannedPin())
+        return self.pins[-1]
+
+    def set_limit(self, bytes_: int) -> None:
+        self.limits.append(bytes_)
+
+    def forget_catalog(self, name: str) -> None:
+        self.forgotten.append(name)
+
+
+class CannedPool:
+    """What a door may do with the pool."""
+
+    def __init__(self) -> None:
+        self.cleared: list[str] = []
+        self.prewarm: list[tuple[int, int]] = []
+
+    async def clear(self, catalog: str) -> None:
+        self.cleared.append(catalog)
+
+    def set_prewarm(self, limit: int, num: int) -> None:
+        self.prewarm.append((limit, num))
+
+
+class CannedNode:
+    """Settles every call at once with `end`; with None it leaves it open, and `settle` in `open_calls`."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(home=Path("/nowhere"), **settings)
+        self.end: Outcome | NodeError | None = outcome(result=b"{}")
+        self.calls: list[Invocation] = []
+        self.open_calls: list[tuple[CannedCall, Callable[[Outcome | NodeError], None]]] = []
+        self.code = CannedCode()
+        self.pool = CannedPool()
+
+    def new_id(self) -> str:
+        return ID
+
+    def call(self, invocation: Invocation, settle: Callable[[Outcome | NodeError], None]) -> CannedCall:
+        self.calls.append(invocation)
+        call = CannedCall()
+        if self.end is None:
+            self.open_calls.append((call, settle))
+        else:
+            settle(self.end)
+        return call
