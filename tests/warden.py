@@ -1,0 +1,80 @@
+"""Runs a test command as its only child's ancestor, and fails when a process of it outlives it.
+
+Usage: python tests/warden.py -m pytest …
+
+Whatever the tests start, however it detaches itself, stays a descendant of this process: it is the
+subreaper of them all. It reaps what is orphaned, as the machine's first process would, so that a
+daemon that ends is gone at once. What still lives two seconds after the tests have ended was left
+behind: it is named, killed, and the run has failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+PATIENCE_S = 2.0
+
+
+def main(arguments: list[str]) -> int:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    tests = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: _pass_on(tests, number))
+    code = _reap_until(tests)
+    left = _still_alive()
+    for pid in left:
+        print(f"left behind: process {pid}: {_command(pid)}", file=sys.stderr)
+    _kill_all()
+    return code or (1 if left else 0)
+
+
+def _pass_on(pid: int, number: int) -> None:
+    if number != signal.SIGINT:  # a terminal's Ctrl-C has reached the tests already
+        os.kill(pid, number)
+
+
+def _reap_until(tests: int) -> int:
+    while True:
+        pid, status = os.wait()
+        if pid == tests:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _still_alive() -> list[int]:
+    give_up = time.monotonic() + PATIENCE_S
+    while (alive := _children()) and time.monotonic() < give_up:
+        threading.Event().wait(0.05)
+    return alive
+
+
+def _children() -> list[int]:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return []
+    return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+
+
+def _kill_all() -> None:
+    """Ends what is left, and what is orphaned by that."""
+    while alive := _children():
+        for pid in alive:
+            os.kill(pid, signal.SIGKILL)
+        threading.Event().wait(0.02)
+
+
+def _command(pid: int) -> str:
+    text = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return text[:200] or Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
