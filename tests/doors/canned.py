@@ -17,7 +17,7 @@ ID = "0190c0de000070008000000000000001"
 def outcome(status: Status = Status.OK, **more: Any) -> Outcome:
     """An outcome of the canned id, with recognisable phases."""
     more.setdefault("phases", Phases(admit=0.01, code=0.002, sandbox=1.5, init=20.25, run=98.7))
-    more.setdefault("sandbox", "n1-7")
+    more.setdefault("sandbox", "hf_w1__9437_98081")
     return Outcome(invocation=ID, function="front/W1", status=status, **more)
 
 
@@ -47,6 +47,7 @@ class Paper:
 class CannedCall:
     def __init__(self) -> None:
         self.has_left = False
+        self.phases = Phases()
 
     def leave(self) -> None:
         self.has_left = True

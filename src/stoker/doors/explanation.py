@@ -55,10 +55,14 @@ def outcome_headers(outcome: Outcome) -> Headers:
     return headers
 
 
-def error_headers(error: Exception, invocation: str = "") -> Headers:
-    """The headers of a reply that tells what the node refused or could not do."""
+def error_headers(error: Exception, invocation: str = "", phases: Phases | None = None) -> Headers:
+    """The headers of a reply that tells what the node refused or could not do.
+
+    Without an `invocation` the request never became one; without `phases` the call was turned away at once.
+    """
     headers = [JSON]
     if invocation:
+        headers.append((b"server-timing", timing(phases or Phases())))
         headers.append((b"x-invocation-id", invocation.encode()))
     if isinstance(error, TooBusy):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))

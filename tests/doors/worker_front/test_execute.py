@@ -8,7 +8,7 @@ import pytest
 
 from doors.canned import ID, CannedNode, Paper, outcome
 from stoker.doors.worker_front import Door
-from stoker.errors import Draining, NoSuchFunction, PayloadTooLarge, TooBusy
+from stoker.errors import BuildFailed, Draining, NoSuchFunction, PayloadTooLarge, TooBusy
 from stoker.types import FunctionError, Invocation, Outcome, Reuse, Source, Status
 
 
@@ -132,7 +132,7 @@ async def test_a_good_end_is_the_contracts_reply_byte_for_byte() -> None:
         rb'\{"Result": \{"statusCode": 200, "body" : "Hello \xc3\xa9"\}, '
         rb'"ExecutionTime": \d+, "InternalExecutionTime": 98, '
         rb'"Meta": \{"ImageBuilt": true, "UsingPooledContainer": false, "UsingExistingRestContainer": false, '
-        rb'"ContainerName": "hf_w1__\d{1,5}_\d{1,5}", "ImageName": "hf_w1"\}\}',
+        rb'"ContainerName": "hf_w1__9437_98081", "ImageName": "hf_w1"\}\}',
         body,
     )
     assert headers == {
@@ -165,15 +165,15 @@ async def test_meta_tells_a_pooled_sandbox() -> None:
 
 
 async def test_meta_tells_a_shared_sandbox_by_the_names_of_rest_mode() -> None:
-    first = meta(outcome(source=Source.FRESH), rest_mode=True)
+    first = meta(outcome(sandbox="hf_w1__rest"))
     assert (first["ContainerName"], first["ImageName"]) == ("hf_w1__rest", "hf_w1_rest")
     assert not first["UsingExistingRestContainer"]
-    assert meta(outcome(source=Source.WARM), rest_mode=True)["UsingExistingRestContainer"]
+    assert meta(outcome(sandbox="hf_w1__rest", source=Source.WARM))["UsingExistingRestContainer"]
 
 
-async def test_meta_gives_one_sandbox_one_number() -> None:
-    numbers = [meta(outcome(sandbox=name))["ContainerName"].rsplit("_", 1)[1] for name in ("a", "a", "b")]
-    assert numbers[0] == numbers[1] != numbers[2]
+async def test_a_function_that_wants_its_own_sandbox_gets_it_in_rest_mode_too() -> None:
+    said = meta(outcome(sandbox="hf_w1__1_2"), rest_mode=True)
+    assert (said["ContainerName"], said["ImageName"]) == ("hf_w1__1_2", "hf_w1")
 
 
 async def test_a_mapped_version_is_told_in_one_printable_header() -> None:
@@ -215,6 +215,7 @@ async def test_a_refusal_keeps_the_id_and_says_when_to_come_back() -> None:
     status, headers, body = send(node, "GET", "/execute?name=W1").answer
     assert (status, headers[b"retry-after"], headers[b"x-invocation-id"]) == (429, b"3", ID.encode())
     assert json.loads(body)["Message"] == "250 calls of 'W1' are inside"
+    assert headers[b"server-timing"].startswith(b"admit;dur=0.000, ")
     node.end = Draining()
     status, headers, _ = send(node, "GET", "/execute?name=W1").answer
     assert (status, headers[b"retry-after"]) == (503, b"5")
@@ -241,6 +242,16 @@ async def test_a_client_that_leaves_ends_its_call() -> None:
     assert paper.on_left is not None
     paper.on_left()
     assert node.open_calls[0][0].has_left
+
+
+async def test_an_error_after_a_wait_tells_where_the_time_went() -> None:
+    node = CannedNode()
+    node.end = None
+    paper = send(node, "GET", "/execute?name=W1")
+    call, settle = node.open_calls[0]
+    call.phases.code = 12.5
+    settle(BuildFailed("pip said no"))
+    assert b"code;dur=12.500" in paper.answer[1][b"server-timing"]
 
 
 async def test_no_such_function_is_the_nodes_word() -> None:

@@ -14,7 +14,7 @@ from stoker.doors.contract import Exchange
 from stoker.doors.worker_front import replies
 from stoker.doors.worker_front.knobs import Knobs
 from stoker.errors import BadRequest, NodeError, NoSuchFunction
-from stoker.types import Invocation, Outcome, Reuse, Source, Status
+from stoker.types import Invocation, Outcome, Phases, Reuse, Status
 
 if TYPE_CHECKING:
     from stoker.node import Node
@@ -52,8 +52,10 @@ class Execute:
             reuse=Reuse.SANDBOX if state.using_rest_mode else Reuse.NONE,
             keep_s=float(state.rest_container_life_time) if state.using_rest_mode else None,
         )
-        pending = _Pending(exchange, name, invocation)
-        exchange.on_left = self._node.call(invocation, pending.settle).leave
+        pending = _Pending(exchange, name, invocation.id)
+        call = self._node.call(invocation, pending.settle)
+        pending.phases = call.phases
+        exchange.on_left = call.leave
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Say why there is no call."""
@@ -63,30 +65,26 @@ class Execute:
 class _Pending:
     """A call under way and the request that waits for it."""
 
-    __slots__ = ("_exchange", "_invocation", "_name")
+    __slots__ = ("_exchange", "_id", "_name", "phases")
 
-    def __init__(self, exchange: Exchange, name: str, invocation: Invocation) -> None:
+    def __init__(self, exchange: Exchange, name: str, invocation: str) -> None:
         self._exchange = exchange
         self._name = name
-        self._invocation = invocation
+        self._id = invocation
+        self.phases: Phases | None = None
+        """None when the call settles before the node has handed it out."""
 
     def settle(self, end: Outcome | NodeError) -> None:
         if isinstance(end, NodeError):
-            headers = explanation.error_headers(end, self._invocation.id)
+            headers = explanation.error_headers(end, self._id, self.phases)
             self._exchange.reply(replies.status_of(end), headers, replies.error_body(end))
             return
         headers = explanation.outcome_headers(end)
         if end.status is Status.OK:
-            body = replies.success(end, self._name, self._took_ms(), self._is_shared(end))
-            self._exchange.reply(200, headers, body)
+            took_ms = int((asyncio.get_running_loop().time() - self._exchange.received) * 1000)
+            self._exchange.reply(200, headers, replies.success(end, self._name, took_ms))
         else:
             self._exchange.reply(replies.FAILED, headers, replies.failure(explanation.failure_line(end)))
-
-    def _took_ms(self) -> int:
-        return int((asyncio.get_running_loop().time() - self._exchange.received) * 1000)
-
-    def _is_shared(self, outcome: Outcome) -> bool:
-        return self._invocation.reuse is not Reuse.NONE or outcome.source is Source.WARM
 
 
 def function_name(query: bytes) -> str:

@@ -5,8 +5,6 @@ The function's JSON is put into the reply as it came; nothing here decodes it.
 
 from __future__ import annotations
 
-import time
-import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -47,7 +45,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
 _SUCCESS = (
     b'{"Result": %b, "ExecutionTime": %d, "InternalExecutionTime": %d, '
     b'"Meta": {"ImageBuilt": %b, "UsingPooledContainer": %b, "UsingExistingRestContainer": %b, '
-    b'"ContainerName": "hf_%b__%b", "ImageName": "hf_%b%b"}}'
+    b'"ContainerName": "%b", "ImageName": "hf_%b%b"}}'
 )
 _WORDS = (b"false", b"true")
 _text = msgspec.json.Encoder().encode
@@ -75,9 +73,11 @@ def error_body(error: Exception) -> bytes:
     return failure(error_message(error))
 
 
-def success(outcome: Outcome, name: str, took_ms: int, shared: bool) -> bytes:
-    """The reply of a call that ended well; `name` is the function's, of ASCII without quotes."""
-    low = name.lower().encode()
+def success(outcome: Outcome, name: str, took_ms: int) -> bytes:
+    """The reply of a call that ended well; `name` is the function's, of ASCII without quotes.
+
+    The pool names sandboxes as this protocol shows them: `hf_w1__9437_98081`, shared `hf_w1__rest`.
+    """
     return _SUCCESS % (
         outcome.result or b"null",
         took_ms,
@@ -85,13 +85,7 @@ def success(outcome: Outcome, name: str, took_ms: int, shared: bool) -> bytes:
         _WORDS[outcome.built],
         _WORDS[outcome.source is Source.POOLED],
         _WORDS[outcome.source is Source.WARM],
-        low,
-        b"rest" if shared else _own_name(outcome.sandbox),
-        low,
-        b"_rest" if shared else b"",
+        outcome.sandbox.encode(),
+        name.lower().encode(),
+        b"_rest" if outcome.sandbox.endswith("__rest") else b"",
     )
-
-
-def _own_name(sandbox: str) -> bytes:
-    """`<seconds mod 100000>_<random>`, where the second number is the same for the same sandbox."""
-    return b"%d_%d" % (time.time() % 100_000, zlib.crc32(sandbox.encode()) % 100_000)
