@@ -78,6 +78,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     reuse: Reuse | None = None
     """None: as the door that brings the call prefers."""
     concurrency: int = 1
+    """How many calls one sandbox serves at a time, with `Reuse.PROCESS`."""
+    max_concurrency: int = 0
+    """How many calls run at a time in all; more wait in line. 0: as many as there is room for."""
     network: Network = Network.NONE
     sandbox: str | None = None
     """The backend's name; None: the node's default."""

@@ -1,0 +1,52 @@
+"""Ends calls whose time is up, with one timer for all of them.
+
+A timer for each call costs more than the rest of its bookkeeping; looking at all of them twenty times
+a second costs a thousand calls about two milliseconds a second, and ends a call at most `SWEEP_S` late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+SWEEP_S = 0.05
+
+
+class Expiring(Protocol):
+    """What has a deadline."""
+
+    expires_at: float
+    """On the event loop's clock; may be moved while watched."""
+
+    def expire(self) -> None: ...
+
+
+class Deadlines:
+    """Everything that is being watched."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._watched: set[Expiring] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Deadlines watching {len(self._watched)}>"
+
+    def watch(self, one: Expiring) -> None:
+        self._watched.add(one)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def forget(self, one: Expiring) -> None:
+        self._watched.discard(one)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for one in [one for one in self._watched if one.expires_at <= now]:
+            one.expire()
+        # An empty sweep ends the timer, so an idle node sleeps; under load it is never re-armed by a call.
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._watched else None

@@ -1,0 +1,290 @@
+"""One HTTP listener for all REST doors: calls take a fast route, the rest goes to ASGI.
+
+Theory. `CallProtocol` is uvicorn's own httptools protocol, which keeps parsing, keep-alive, flow
+control and graceful stop uvicorn's. Where a request's path is a door's route, the place of uvicorn's
+request-response cycle is taken by a `FastExchange`: it collects the body and hands itself to the door
+by a plain call, with no task, no scope and no ASGI message on the way. Everything the parent does
+with "the current cycle" (pipelining, disconnects) works on either kind.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from stoker.doors.contract import Route
+from stoker.errors import PayloadTooLarge
+
+MAX_DISCARDED = 16
+"""A body larger than allowed is read to its end, so that the client hears the refusal; past this many
+times the allowed size the connection is closed instead."""
+HOP_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
+
+
+class Routes:
+    """Finds the route of a path: exactly, or by what stands before and after one free segment."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._exact = {route.path.encode(): route for route in routes if "*" not in route.path}
+        self._free = [(*route.path.encode().split(b"*"), route) for route in routes if "*" in route.path]
+
+    def find(self, path: bytes, method: str) -> Route | None:
+        route = self._exact.get(path)
+        if route is None:
+            route = self._find_free(path)
+        return route if route is not None and method in route.methods else None
+
+    def _find_free(self, path: bytes) -> Route | None:
+        for before, after, route in self._free:
+            if path.startswith(before) and path.endswith(after):
+                segment = path[len(before) : len(path) - len(after)]
+                if segment and b"/" not in segment:
+                    return route
+        return None
+
+
+class FastExchange:
+    """One request on the fast route and its one reply; implements `doors.contract.Exchange`."""
+
+    __slots__ = (
+        "_parts",
+        "_protocol",
+        "_route",
+        "_size",
+        "body",
+        "disconnected",
+        "has_whole_body",
+        "headers",
+        "keep_alive",
+        "message_event",
+        "method",
+        "on_left",
+        "path",
+        "query",
+        "received",
+        "response_complete",
+    )
+
+    def __init__(
+        self,
+        protocol: CallProtocol,
+        route: Route,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        received: float,
+        keep_alive: bool,
+    ) -> None:
+        self._protocol = protocol
+        self._route = route
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = b""
+        self.received = received
+        self.on_left: Callable[[], None] | None = None
+        # What the parent reads and writes on a cycle:
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = NobodyWaits()
+        self.has_whole_body = False
+
+    def __repr__(self) -> str:
+        state = "replied" if self.response_complete else "left" if self.disconnected else "open"
+        return f"<FastExchange {self.method} {self.path} {state}>"
+
+    def add(self, part: bytes, max_bytes: int) -> bool:
+        """Keep a part of the body; past `max_bytes` only count. False when it is far too large."""
+        self._size += len(part)
+        if self._size <= max_bytes:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+        return self._size <= max_bytes * MAX_DISCARDED
+
+    def answer(self, max_bytes: int) -> None:
+        """The body is complete and it is this request's turn."""
+        if self._size > max_bytes:
+            message = f"the event has {self._size} bytes, this node takes at most {max_bytes}"
+            self._route.refuse(self, PayloadTooLarge(message))
+            return
+        self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._route.answer(self)
+
+    def leave(self) -> None:
+        """The connection is lost."""
+        self.disconnected = True
+        if not self.response_complete and self.on_left is not None:
+            self.on_left()
+
+    def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        if self.response_complete or self.disconnected:
+            return
+        self.response_complete = True
+        self._protocol.send_reply(self, status, headers, body)
+
+
+class NobodyWaits:
+    """Stands where a cycle of the parent's has the event its ASGI application waits for."""
+
+    def set(self) -> None:
+        pass
+
+
+class CallProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *arguments: Any, routes: Routes, max_event_bytes: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._routes = routes
+        self._max_event_bytes = max_event_bytes
+        self._received = 0.0
+        self._is_upgrade_offered = False
+
+    # What the parser calls
+
+    def data_received(self, data: bytes) -> None:
+        self._received = self.loop.time()
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline_upgrade(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._is_upgrade_offered = False
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            # The parser stops after this head; see _decline_upgrade.
+            self._is_upgrade_offered = True
+            return
+        raw_path, _, query = self.url.partition(b"?")
+        method = self.parser.get_method().decode("ascii")
+        route = self._routes.find(raw_path, method)
+        if route is None:
+            self._begin_asgi()
+            return
+        path = raw_path.decode("ascii", "replace")
+        before, self.cycle = self.cycle, FastExchange(
+            self,
+            route,
+            method,
+            urllib.parse.unquote(path) if "%" in path else path,
+            query,
+            self.headers,
+            self._received,
+            self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+        )  # type: ignore[assignment]
+        if before is not None and not before.response_complete:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+        elif self.expect_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._is_upgrade_offered:
+            return
+        cycle: Any = self.cycle
+        if not isinstance(cycle, FastExchange):
+            super().on_body(body)
+        elif not cycle.response_complete and not cycle.add(body, self._max_event_bytes):
+            cycle.keep_alive = False
+            if self._is_queued(cycle):
+                self.transport.abort()
+            else:
+                cycle.answer(self._max_event_bytes)
+
+    def on_message_complete(self) -> None:
+        if self._is_upgrade_offered:
+            return
+        cycle: Any = self.cycle
+        if not isinstance(cycle, FastExchange):
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            cycle.has_whole_body = True
+            if not self._is_queued(cycle):
+                cycle.answer(self._max_event_bytes)
+
+    def _is_queued(self, cycle: FastExchange) -> bool:
+        return any(waiting is cycle for waiting, _ in self.pipeline)
+
+    def _begin_asgi(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on as if no upgrade had been offered (RFC 9110, 7.8): parse the head again without it.
+
+        Stock Java clients offer `h2c` with every request; the parser then takes the body for the
+        other protocol's bytes.
+        """
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name not in HOP_HEADERS:
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
+
+    # What the parent calls on the current cycle, and what an exchange calls
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, FastExchange):
+            if cycle.has_whole_body:
+                cycle.answer(self._max_event_bytes)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        current: Any = self.cycle
+        super().connection_lost(exc)
+        if isinstance(current, FastExchange):
+            current.leave()
+        for waiting, _ in self.pipeline:
+            if isinstance(waiting, FastExchange):
+                waiting.leave()
+
+    def send_reply(
+        self, exchange: FastExchange, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Head and body in one write (two would wait for each other's acknowledgement)."""
+        head = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            head += (name, b": ", value, b"\r\n")
+        head.append(b"content-length: %d\r\n" % len(body))
+        if not exchange.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(b"\r\n")
+        if exchange.method != "HEAD":
+            head.append(body)
+        self.transport.write(b"".join(head))
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+
+def protocol_factory(routes: Routes, max_event_bytes: int) -> Callable[..., CallProtocol]:
+    """What uvicorn calls for each connection."""
+
+    def make(*arguments: Any, **options: Any) -> CallProtocol:
+        return CallProtocol(*arguments, routes=routes, max_event_bytes=max_event_bytes, **options)
+
+    return make

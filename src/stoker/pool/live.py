@@ -1,0 +1,173 @@
+"""One live sandbox with its session and its outputs, and the calls that are inside it.
+
+Theory of the outputs. What a function writes to descriptors 1 and 2 comes through two pipes, apart
+from the frames. Where one call is inside at a time, the bytes read up to its answer are its own: the
+runtime has written them before the answer, so one last look at the pipes when the answer arrives
+finds them all. Where calls are concurrent the runtime sends `LOG` frames instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from collections.abc import Callable
+from typing import Protocol
+
+from stoker.runtimes.wire import CallListener, Load, Session
+from stoker.sandboxes.contract import Sandbox
+from stoker.types import Ending, FunctionError
+
+READ_BYTES = 64 * 1024
+MAX_DRAIN_READS = 32  # a pipe holds at most 1 MiB unless its owner is privileged
+EOF_GRACE_S = 2.0
+"""Between the end of the stream and the end of the sandbox; a program that only closed its channel
+is ended after it."""
+
+
+class Guest(CallListener, Protocol):
+    """A call inside a live sandbox: besides its own frames it hears when the sandbox ends."""
+
+    def loaded(self) -> None: ...
+    def load_failed(self, error: FunctionError) -> None: ...
+    def sandbox_ended(self, ending: Ending, reason: str) -> None: ...
+
+
+class Live:
+    """A sandbox that was made; hears its session and tells the calls inside."""
+
+    def __init__(self, name: str, sandbox: Sandbox, load: Load, on_end: Callable[[], None]) -> None:
+        self.name = name
+        self.sandbox = sandbox
+        self.guests: dict[int, Guest] = {}
+        self.greeted_at = 0.0
+        self.loaded_at = 0.0
+        self.load_ns = 0
+        self.oom_kills_seen = 0
+        self.session = Session(self, load.result_bytes)
+        self._load = load
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
+        self._fds = (sandbox.stdout, sandbox.stderr)
+        self._early: list[tuple[int, bytes]] = []
+        self._is_over = False
+        self._load_error: FunctionError | None = None
+        self._broken = ""
+        self._grace: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Live {self.sandbox.id} {'over' if self._is_over else 'up'} {len(self.guests)} inside>"
+
+    async def connect(self) -> None:
+        """Start the conversation and tell the runtime what to load."""
+        await self._loop.create_unix_connection(lambda: self.session, sock=self.sandbox.channel)
+        for fd in self._fds:
+            self._poll.register(fd, select.POLLIN)
+            self._loop.add_reader(fd, self._read, fd)
+        self.sandbox.ended.add_done_callback(self._sandbox_ended)
+        self.session.load(self._load)
+
+    def enter(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes) -> int:
+        """Send a call in; returns its number here. A sandbox that is over already tells the guest at once."""
+        number = self.session.call(guest, invocation, budget_ms, event)
+        self.guests[number] = guest
+        if self._early:
+            early, self._early = self._early, []
+            for stream, data in early:
+                guest.wrote(stream, data)
+        return number
+
+    def has_new_oom_kill(self) -> bool:
+        """Whether the kernel killed something inside for memory since this was last asked."""
+        seen, self.oom_kills_seen = self.oom_kills_seen, self.sandbox.oom_kills()
+        return self.oom_kills_seen > seen
+
+    def leave(self, number: int) -> None:
+        """The call has ended, one way or another."""
+        self.guests.pop(number, None)
+
+    def drain(self) -> None:
+        """Read what the pipes hold now; bounded, as whoever still writes could keep us here."""
+        for _ in range(MAX_DRAIN_READS if not self._is_over else 0):
+            ready = self._poll.poll(0)
+            if not ready:
+                return
+            for fd, _ in ready:
+                self._read(fd)
+
+    def close(self) -> None:
+        """Let go of the stream and the pipes; the sandbox itself is the pool's to destroy."""
+        if self._grace is not None:
+            self._grace.cancel()
+        if not self._is_over:
+            self._is_over = True
+            self._stop_reading()
+        self.session.close()
+
+    # The pipes
+
+    def _read(self, fd: int) -> None:
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(fd)
+            self._poll.unregister(fd)
+            return
+        stream = 1 if fd == self._fds[0] else 2
+        guest = next(iter(self.guests.values()), None)
+        if guest is not None:
+            guest.wrote(stream, data)
+        elif sum(len(part) for _, part in self._early) < READ_BYTES:
+            # Written while nobody is inside, for example at import: the next call gets it.
+            self._early.append((stream, data))
+
+    def _stop_reading(self) -> None:
+        for fd in self._fds:
+            self._loop.remove_reader(fd)
+
+    # The session
+
+    def greeted(self) -> None:
+        self.greeted_at = self._loop.time()
+
+    def loaded(self, load_ns: int) -> None:
+        self.loaded_at = self._loop.time()
+        self.load_ns = load_ns
+        for guest in self.guests.values():
+            guest.loaded()
+
+    def load_failed(self, error: FunctionError) -> None:
+        self._load_error = error
+        self.drain()
+        for guest in list(self.guests.values()):
+            guest.load_failed(error)
+
+    def session_ended(self, reason: str) -> None:
+        """The stream's end usually foretells the sandbox's, which tells how; wait a moment for it."""
+        self._broken = reason
+        if reason or not self.guests:
+            self._end(Ending(destroyed=bool(reason)), reason)
+        elif not self._is_over:
+            reason = "it closed its channel but did not end"
+            self._grace = self._loop.call_later(EOF_GRACE_S, self._end, Ending(), reason)
+
+    def _sandbox_ended(self, ended: asyncio.Future[Ending]) -> None:
+        self._end(ended.result(), self._broken)
+
+    def _end(self, ending: Ending, reason: str) -> None:
+        if self._is_over:
+            return
+        self.drain()
+        self._is_over = True
+        if self._grace is not None:
+            self._grace.cancel()
+        self._stop_reading()
+        for guest in list(self.guests.values()):
+            if self._load_error is not None:
+                guest.load_failed(self._load_error)
+            else:
+                guest.sandbox_ended(ending, reason)
+        self._on_end()

@@ -1,0 +1,502 @@
+"""Decides which sandbox serves which lease; knows no I/O and no clock.
+
+Theory. The plan is a state machine: events go in with the time, actions come out; the pool acts and
+reports back with further events. There is one line of waiting leases, in order of arrival.
+
+* A lease is granted on a ready sandbox of its revision and reuse that has a place free; only then
+  is it bound, so that a call which waits for a new sandbox takes a warm one freed before.
+* Otherwise a sandbox is started for it, unless the line of its revision would be served sooner by
+  those that are there (see `_is_worth_starting`).
+* Starts are strictly first come, first served: when the one at the head needs room, nobody behind it
+  takes that room, else large functions starve. Granting what is already there needs no room and may
+  overtake.
+* Room is made by destroying idle sandboxes, those idle longest first, and only when that suffices.
+  A sandbox holds its memory until it is gone, so the start waits for `SandboxGone`.
+* What room is left when nobody waits goes to prewarming.
+
+HOLDS (invariant 4): leases of a sandbox never exceed its places; committed memory, dying sandboxes
+included, never exceeds the budget; a waiting lease is granted, refused or withdrawn, never lost;
+same events, same actions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from enum import Enum
+
+import msgspec
+
+from stoker.pool.keeping import Idle, longest_idle
+from stoker.types import Reuse, Source
+
+START_COST_S = 0.004
+"""What starting one sandbox is taken to cost when deciding whether waiting is quicker."""
+NEVER = -math.inf
+RUN_WEIGHT = 0.2
+"""Of the newest run in the moving average of a revision's run times."""
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What a lease needs; leases with the same `revision` and `reuse` can share sandboxes."""
+
+    revision: str
+    function: str
+    reuse: Reuse
+    memory_mb: int
+    places: int = 1
+    """How many leases one sandbox serves at a time."""
+    at_most: int = 0
+    """How many leases all sandboxes of the revision serve at a time; 0: no bound but the budget."""
+    keep_s: float = 0.0
+
+
+# Events
+
+
+class LeaseAsked(msgspec.Struct, frozen=True):
+    lease: int
+    need: Need
+
+
+class LeaseWithdrawn(msgspec.Struct, frozen=True):
+    """The caller does not wait any more; a lease already granted comes back by `LeaseReturned`."""
+
+    lease: int
+
+
+class LeaseReturned(msgspec.Struct, frozen=True):
+    lease: int
+    is_healthy: bool
+
+
+class SandboxReady(msgspec.Struct, frozen=True):
+    sandbox: int
+
+
+class SandboxEnded(msgspec.Struct, frozen=True):
+    """It failed to start, died or broke the rules: no further lease; it is to be destroyed."""
+
+    sandbox: int
+    reason: str = ""
+    """Why it could not be started; refuses the lease that waited longest for it."""
+
+
+class SandboxGone(msgspec.Struct, frozen=True):
+    """Nothing of it is left."""
+
+    sandbox: int
+
+
+class Retired(msgspec.Struct, frozen=True):
+    """These functions' sandboxes serve no new lease: by revision, or by the function's key's prefix."""
+
+    revision: str = ""
+    prefix: str = ""
+
+
+class PrewarmChanged(msgspec.Struct, frozen=True):
+    functions: int
+    """How many of the most recently used; negative or 0: none."""
+    each: int
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time has passed."""
+
+
+Event = (
+    LeaseAsked
+    | LeaseWithdrawn
+    | LeaseReturned
+    | SandboxReady
+    | SandboxEnded
+    | SandboxGone
+    | Retired
+    | PrewarmChanged
+    | Tick
+)
+
+
+# Actions
+
+
+class StartSandbox(msgspec.Struct, frozen=True):
+    sandbox: int
+    need: Need
+
+
+class GrantLease(msgspec.Struct, frozen=True):
+    lease: int
+    sandbox: int
+    source: Source
+
+
+class RefuseLease(msgspec.Struct, frozen=True):
+    lease: int
+    reason: str
+    is_for_good: bool = False
+    """Asking again will not help."""
+
+
+class DestroySandbox(msgspec.Struct, frozen=True):
+    sandbox: int
+
+
+Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox
+
+
+class Phase(Enum):
+    STARTING = "starting"
+    READY = "ready"
+    DYING = "dying"
+
+
+class Entry:
+    """One sandbox, as the plan sees it."""
+
+    __slots__ = ("id", "idle_since", "is_retired", "leases", "need", "phase", "served", "waited_for")
+
+    def __init__(self, number: int, need: Need, now: float, waited_for: bool) -> None:
+        self.id = number
+        self.need = need
+        self.phase = Phase.STARTING
+        self.leases = 0
+        self.served = 0
+        self.is_retired = False
+        self.idle_since = now
+        self.waited_for = waited_for
+
+    def __repr__(self) -> str:
+        state = "retired" if self.is_retired else self.phase.value
+        return f"<Entry {self.id} {self.need.function} {state} {self.leases}/{self.need.places}>"
+
+    @property
+    def is_idle(self) -> bool:
+        return self.phase is Phase.READY and self.leases == 0
+
+    @property
+    def has_place(self) -> bool:
+        return self.phase is Phase.READY and not self.is_retired and self.leases < self.need.places
+
+
+class Group:
+    """Everything of one revision and reuse: its sandboxes and who waits for them."""
+
+    __slots__ = ("entries", "free", "last_asked", "need", "prewarm_failed", "run_s", "waiting")
+
+    def __init__(self, need: Need) -> None:
+        self.need = need
+        self.entries: dict[int, Entry] = {}
+        self.free: OrderedDict[int, Entry] = OrderedDict()
+        """Those with a place, the most recently freed last: a few stay hot, the rest can expire."""
+        self.waiting: OrderedDict[int, float] = OrderedDict()
+        self.run_s = -1.0
+        self.last_asked = NEVER
+        self.prewarm_failed = False
+
+    def __repr__(self) -> str:
+        return f"<Group {self.need.function} {len(self.entries)} sandboxes, {len(self.waiting)} waiting>"
+
+    def starting_places(self) -> int:
+        return sum(entry.need.places for entry in self.entries.values() if entry.phase is Phase.STARTING)
+
+    def serving(self) -> int:
+        return sum(entry.phase is Phase.READY and not entry.is_retired for entry in self.entries.values())
+
+    def is_full(self) -> bool:
+        """Whether one more sandbox could serve more leases at a time than the function allows."""
+        return 0 < self.need.at_most <= len(self.entries) * self.need.places
+
+    def learn(self, run_s: float) -> None:
+        self.run_s = run_s if self.run_s < 0 else self.run_s + RUN_WEIGHT * (run_s - self.run_s)
+
+
+GroupKey = tuple[str, Reuse]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What the plan knows, for people and metrics."""
+
+    starting: int
+    busy: int
+    idle: int
+    dying: int
+    waiting: int
+    committed_mb: int
+    budget_mb: int
+
+
+class Plan:
+    """The one owner of the line, of every sandbox's state and of committed memory."""
+
+    def __init__(self, budget_mb: int) -> None:
+        self._budget_mb = budget_mb
+        self._committed_mb = 0
+        self._entries: dict[int, Entry] = {}
+        self._groups: dict[GroupKey, Group] = {}
+        self._line: OrderedDict[int, Group] = OrderedDict()
+        self._granted: dict[int, tuple[Entry, float]] = {}
+        self._last_sandbox = 0
+        self._prewarm = PrewarmChanged(0, 0)
+        self._actions: list[Action] = []
+        self._handlers = {
+            LeaseAsked: self._on_asked,
+            LeaseWithdrawn: self._on_withdrawn,
+            LeaseReturned: self._on_returned,
+            SandboxReady: self._on_ready,
+            SandboxEnded: self._on_ended,
+            SandboxGone: self._on_gone,
+            Retired: self._on_retired,
+            PrewarmChanged: self._on_prewarm_changed,
+            Tick: self._on_tick,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.snapshot()}>"
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._line)
+
+    @property
+    def group_count(self) -> int:
+        return len(self._groups)
+
+    def has_group(self, revision: str, reuse: Reuse) -> bool:
+        return (revision, reuse) in self._groups
+
+    def on(self, event: Event, now: float) -> list[Action]:
+        """What is to be done now that `event` has happened. Events about what is over are ignored."""
+        self._actions = actions = []
+        self._handlers[type(event)](event, now)  # type: ignore[operator]
+        return actions
+
+    def snapshot(self) -> Snapshot:
+        count = dict.fromkeys(("starting", "busy", "idle", "dying"), 0)
+        for entry in self._entries.values():
+            is_busy = entry.phase is Phase.READY and entry.leases
+            count["busy" if is_busy else "idle" if entry.phase is Phase.READY else entry.phase.value] += 1
+        return Snapshot(
+            **count, waiting=len(self._line), committed_mb=self._committed_mb, budget_mb=self._budget_mb
+        )
+
+    # Leases
+
+    def _on_asked(self, event: LeaseAsked, now: float) -> None:
+        need = event.need
+        group = self._groups.get((need.revision, need.reuse))
+        if group is None:
+            group = self._groups[need.revision, need.reuse] = Group(need)
+        group.need = need
+        group.last_asked = now
+        group.prewarm_failed = False
+        if need.memory_mb > self._budget_mb:
+            reason = f"the function needs {need.memory_mb} MB, all sandboxes together may use {self._budget_mb}"
+            self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
+        elif group.free and not group.waiting:
+            self._grant(event.lease, next(reversed(group.free.values())), now)
+            self._fill_prewarm(now)
+        else:
+            group.waiting[event.lease] = now
+            self._line[event.lease] = group
+            self._start_for_line(now)
+
+    def _on_withdrawn(self, event: LeaseWithdrawn, now: float) -> None:
+        group = self._line.pop(event.lease, None)
+        if group is not None:
+            del group.waiting[event.lease]
+            self._start_for_line(now)
+
+    def _on_returned(self, event: LeaseReturned, now: float) -> None:
+        granted = self._granted.pop(event.lease, None)
+        if granted is None:
+            return
+        entry, since = granted
+        entry.leases -= 1
+        entry.idle_since = now
+        if entry.phase is not Phase.READY:
+            return
+        if not event.is_healthy or entry.need.reuse is Reuse.NONE:
+            self._retire(entry)
+        elif entry.served > 1:
+            self._group(entry).learn(now - since)
+        if entry.is_retired:
+            if entry.leases == 0:
+                self._destroy(entry)
+                self._start_for_line(now)
+        else:
+            self._free(entry, now)
+
+    def _grant(self, lease: int, entry: Entry, now: float) -> None:
+        source = Source.WARM if entry.served else Source.FRESH if entry.waited_for else Source.POOLED
+        entry.leases += 1
+        entry.served += 1
+        self._granted[lease] = (entry, now)
+        if not entry.has_place:
+            self._group(entry).free.pop(entry.id, None)
+        self._actions.append(GrantLease(lease, entry.id, source))
+
+    def _free(self, entry: Entry, now: float) -> None:
+        """Offer the entry's places to those who wait for them, then to whoever comes."""
+        group = self._group(entry)
+        while group.waiting and entry.has_place:
+            lease, _ = group.waiting.popitem(last=False)
+            del self._line[lease]
+            self._grant(lease, entry, now)
+        if entry.has_place:
+            group.free[entry.id] = entry
+            group.free.move_to_end(entry.id)
+        if entry.is_idle and self._line:
+            self._start_for_line(now)
+
+    # Sandboxes
+
+    def _on_ready(self, event: SandboxReady, now: float) -> None:
+        entry = self._entries.get(event.sandbox)
+        if entry is None or entry.phase is not Phase.STARTING:
+            return
+        entry.phase = Phase.READY
+        entry.idle_since = now
+        if entry.is_retired:
+            self._destroy(entry)
+        else:
+            self._free(entry, now)
+            self._fill_prewarm(now)
+
+    def _on_ended(self, event: SandboxEnded, now: float) -> None:
+        entry = self._entries.get(event.sandbox)
+        if entry is None or entry.phase is Phase.DYING:
+            return
+        group = self._group(entry)
+        group.prewarm_failed = group.prewarm_failed or entry.served == 0
+        if event.reason and group.waiting:
+            lease, _ = group.waiting.popitem(last=False)
+            del self._line[lease]
+            self._actions.append(RefuseLease(lease, event.reason))
+        self._destroy(entry)
+        self._start_for_line(now)
+
+    def _on_gone(self, event: SandboxGone, now: float) -> None:
+        entry = self._entries.pop(event.sandbox, None)
+        if entry is None:
+            return
+        self._committed_mb -= entry.need.memory_mb
+        key = (entry.need.revision, entry.need.reuse)
+        group = self._groups[key]
+        del group.entries[entry.id]
+        self._start_for_line(now)
+
+    def _on_retired(self, event: Retired, now: float) -> None:
+        for key, group in list(self._groups.items()):
+            by_prefix = event.prefix and group.need.function.startswith(event.prefix)
+            if key[0] == event.revision or by_prefix:
+                for entry in list(group.entries.values()):
+                    self._retire(entry)
+                    if entry.is_idle:
+                        self._destroy(entry)
+                group.last_asked = NEVER
+        self._start_for_line(now)
+
+    def _retire(self, entry: Entry) -> None:
+        entry.is_retired = True
+        self._group(entry).free.pop(entry.id, None)
+
+    def _destroy(self, entry: Entry) -> None:
+        self._group(entry).free.pop(entry.id, None)
+        entry.phase = Phase.DYING
+        self._actions.append(DestroySandbox(entry.id))
+
+    def _start(self, group: Group, now: float, waited_for: bool) -> None:
+        self._last_sandbox += 1
+        entry = Entry(self._last_sandbox, group.need, now, waited_for)
+        self._entries[entry.id] = group.entries[entry.id] = entry
+        self._committed_mb += group.need.memory_mb
+        self._actions.append(StartSandbox(entry.id, group.need))
+
+    def _group(self, entry: Entry) -> Group:
+        return self._groups[entry.need.revision, entry.need.reuse]
+
+    # Room
+
+    def _start_for_line(self, now: float) -> None:
+        """Start what those in line need, in their order, as far as there is room."""
+        expected = {id(group): group.starting_places() for group in self._line.values()} if self._line else {}
+        for group in list(self._line.values()):
+            if expected[id(group)] > 0:
+                expected[id(group)] -= 1
+            elif group.is_full() or not self._is_worth_starting(group, now):
+                continue
+            elif self._make_room(group.need.memory_mb):
+                self._start(group, now, waited_for=True)
+                expected[id(group)] += group.need.places - 1
+            else:
+                return
+        self._fill_prewarm(now)
+
+    def _is_worth_starting(self, group: Group, now: float) -> bool:
+        """Whether the group's line would take longer than a start, or already has."""
+        serving = group.serving()
+        if not serving or group.run_s < 0:
+            return True
+        waited = now - next(iter(group.waiting.values()))
+        ahead = len(group.waiting) * group.run_s / (serving * group.need.places)
+        return waited >= START_COST_S or ahead >= START_COST_S
+
+    def _make_room(self, memory_mb: int) -> bool:
+        """True when there is room now. Destroys idle sandboxes if that, and what is dying, makes it."""
+        missing = self._committed_mb + memory_mb - self._budget_mb
+        if missing <= 0:
+            return True
+        missing -= sum(entry.need.memory_mb for entry in self._entries.values() if entry.phase is Phase.DYING)
+        if missing > 0:
+            for victim in longest_idle(self._idle(), missing):
+                self._destroy(self._entries[victim])
+        return False
+
+    def _idle(self) -> list[Idle]:
+        return [Idle(e.id, e.idle_since, e.need.memory_mb) for e in self._entries.values() if e.is_idle]
+
+    # Time and prewarming
+
+    def _on_tick(self, event: Tick, now: float) -> None:
+        prewarmed = self._prewarmed_groups()
+        for entry in list(self._entries.values()):
+            is_kept = not entry.served and self._group(entry) in prewarmed
+            if entry.is_idle and not is_kept and now - entry.idle_since >= entry.need.keep_s:
+                self._destroy(entry)
+        for key, group in list(self._groups.items()):
+            if not group.entries and not group.waiting and now - group.last_asked > group.need.keep_s:
+                del self._groups[key]
+        self._start_for_line(now)
+
+    def _on_prewarm_changed(self, event: PrewarmChanged, now: float) -> None:
+        self._prewarm = event
+        wanted = self._prewarmed_groups()
+        for group in self._groups.values():
+            kept = event.each if group in wanted else 0
+            unused = [entry for entry in group.entries.values() if entry.is_idle and not entry.served]
+            for entry in unused[kept:]:
+                self._destroy(entry)
+        self._start_for_line(now)
+
+    def _prewarmed_groups(self) -> list[Group]:
+        if self._prewarm.functions <= 0 or self._prewarm.each <= 0:
+            return []
+        candidates = [
+            group
+            for group in self._groups.values()
+            if group.need.reuse is Reuse.NONE and group.last_asked != NEVER
+        ]
+        candidates.sort(key=lambda group: group.last_asked, reverse=True)
+        return candidates[: self._prewarm.functions]
+
+    def _fill_prewarm(self, now: float) -> None:
+        if self._line:
+            return
+        for group in self._prewarmed_groups():
+            unused = sum(not entry.served and not entry.is_retired for entry in group.entries.values())
+            for _ in range(self._prewarm.each - unused if not group.prewarm_failed else 0):
+                if self._committed_mb + group.need.memory_mb > self._budget_mb or group.is_full():
+                    return
+                self._start(group, now, waited_for=False)

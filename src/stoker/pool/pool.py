@@ -1,0 +1,225 @@
+"""Acts on what the plan decides: makes sandboxes, hands them out, destroys them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import msgspec
+
+from stoker.errors import NodeError, SandboxFailed, Unsupported
+from stoker.pool.live import Live
+from stoker.pool.plan import (
+    DestroySandbox,
+    Event,
+    GrantLease,
+    LeaseAsked,
+    LeaseReturned,
+    LeaseWithdrawn,
+    Need,
+    Plan,
+    PrewarmChanged,
+    RefuseLease,
+    Retired,
+    SandboxEnded,
+    SandboxGone,
+    SandboxReady,
+    Snapshot,
+    StartSandbox,
+    Tick,
+)
+from stoker.runtimes.wire import Load
+from stoker.sandboxes.contract import Backend, SandboxSpec
+from stoker.types import Reuse, Source
+
+HURRY_S = 0.005
+"""Between two ticks while somebody waits: about what a start costs."""
+HOUSEKEEPING_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """How to make a sandbox that satisfies a need: the backend, what it is told and what is loaded."""
+
+    backend: Backend
+    spec: SandboxSpec
+    load: Load
+
+
+class Leaser(Protocol):
+    """Who asks for a lease; exactly one of the two is called, once, perhaps before `lease()` returns."""
+
+    def leased(self, lease: Lease) -> None: ...
+    def refused(self, error: NodeError) -> None: ...
+
+
+class Lease:
+    """The right to send one call into one live sandbox."""
+
+    __slots__ = ("live", "number", "source")
+
+    def __init__(self, number: int, live: Live, source: Source) -> None:
+        self.number = number
+        self.live = live
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.number} on {self.live!r}>"
+
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+class Pool:
+    """Every live sandbox of the node; `spawn` starts a background task in the node's task group."""
+
+    def __init__(self, budget_mb: int, spawn: Spawn) -> None:
+        self._plan = Plan(budget_mb)
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._lease_numbers = itertools.count(1)
+        self._leasers: dict[int, tuple[Leaser, Callable[[str], Recipe]]] = {}
+        self._recipes: dict[tuple[str, Reuse], Callable[[str], Recipe]] = {}
+        self._live: dict[int, Live] = {}
+        self._starting: set[int] = set()
+        self._doomed: set[int] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._is_hurrying = False
+        self._emptied: asyncio.Event = asyncio.Event()
+        self._act_on: dict[type, Callable[[Any], None]] = {
+            GrantLease: self._grant,
+            StartSandbox: self._start,
+            DestroySandbox: self._destroy,
+            RefuseLease: self._refuse,
+        }
+        self._tick()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._plan.snapshot()}>"
+
+    # What the others ask
+
+    def lease(self, need: Need, recipe: Callable[[str], Recipe], leaser: Leaser) -> int:
+        """Ask for a lease; `recipe(name)` is called when a sandbox has to be made for it."""
+        number = next(self._lease_numbers)
+        self._leasers[number] = (leaser, recipe)
+        self._recipes[need.revision, need.reuse] = recipe
+        self._feed(LeaseAsked(number, need))
+        if self._plan.has_waiting and not self._is_hurrying:
+            self._schedule_tick()
+        return number
+
+    def give_back(self, number: int, is_healthy: bool) -> None:
+        self._feed(LeaseReturned(number, is_healthy))
+
+    def withdraw(self, number: int) -> None:
+        """The caller does not wait any more."""
+        if self._leasers.pop(number, None) is not None:
+            self._feed(LeaseWithdrawn(number))
+
+    def retire(self, revision: str) -> None:
+        """The version is not current any more: idle sandboxes of it go, busy ones after their calls."""
+        self._feed(Retired(revision=revision))
+
+    def set_prewarm(self, functions: int, each: int) -> None:
+        """Keep `each` started sandboxes waiting for each of the most recently used functions."""
+        self._feed(PrewarmChanged(functions, each))
+
+    async def clear(self, catalog: str) -> None:
+        """Destroy the sandboxes of a catalog's functions; returns when the idle ones are gone."""
+        before = set(self._live) | self._starting
+        self._feed(Retired(prefix=f"{catalog}/"))
+        while any(number in self._doomed for number in before):
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def snapshot(self) -> Snapshot:
+        return self._plan.snapshot()
+
+    async def close(self) -> None:
+        """Destroy every sandbox. No lease is out any more, or its caller does not care."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._feed(PrewarmChanged(0, 0))
+        for number in [*self._live, *self._starting]:
+            self._feed(SandboxEnded(number))
+        while self._live or self._starting or self._doomed:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    # Acting
+
+    def _feed(self, event: Event) -> None:
+        for action in self._plan.on(event, self._loop.time()):
+            self._act_on[type(action)](action)
+
+    def _grant(self, action: GrantLease) -> None:
+        taken = self._leasers.pop(action.lease, None)
+        if taken is None:  # withdrawn while the actions of one event were carried out
+            self._loop.call_soon(self.give_back, action.lease, True)
+            return
+        taken[0].leased(Lease(action.lease, self._live[action.sandbox], action.source))
+
+    def _refuse(self, action: RefuseLease) -> None:
+        taken = self._leasers.pop(action.lease, None)
+        if taken is not None:
+            refusal = Unsupported if action.is_for_good else SandboxFailed
+            taken[0].refused(refusal(action.reason))
+
+    def _start(self, action: StartSandbox) -> None:
+        recipe = self._recipes[action.need.revision, action.need.reuse]
+        self._starting.add(action.sandbox)
+        self._spawn(self._make(action.sandbox, action.need, recipe))
+
+    async def _make(self, number: int, need: Need, recipe_for: Callable[[str], Recipe]) -> None:
+        suffix = f"{int(self._loop.time()) % 100_000}_{number}"
+        name = need.function.rpartition("/")[2].lower()
+        try:
+            recipe = recipe_for(f"hf_{name[:32]}__{suffix}")
+            sandbox = await recipe.backend.create(recipe.spec)
+            shown = f"hf_{name}__{'rest' if need.reuse is Reuse.SANDBOX else suffix}"
+            load = msgspec.structs.replace(recipe.load, code=sandbox.code_path)
+            live = Live(shown, sandbox, load, lambda: self._feed(SandboxEnded(number)))
+            self._live[number] = live
+            await live.connect()
+        except (NodeError, OSError) as error:
+            log.warning("no sandbox for %s: %s", need.function, error)
+            self._starting.discard(number)
+            self._feed(SandboxEnded(number, f"no sandbox for {need.function}: {error}"))
+            return
+        self._starting.discard(number)
+        if number in self._doomed:
+            self._spawn(self._end(number))
+        else:
+            self._feed(SandboxReady(number))
+
+    def _destroy(self, action: DestroySandbox) -> None:
+        self._doomed.add(action.sandbox)
+        if action.sandbox not in self._starting:
+            self._spawn(self._end(action.sandbox))
+
+    async def _end(self, number: int) -> None:
+        live = self._live.pop(number, None)
+        if live is not None:
+            live.close()
+            await live.sandbox.destroy()
+        self._doomed.discard(number)
+        self._feed(SandboxGone(number))
+        self._emptied.set()
+
+    def _tick(self) -> None:
+        self._feed(Tick())
+        if len(self._recipes) > self._plan.group_count:
+            self._recipes = {key: self._recipes[key] for key in self._recipes if self._plan.has_group(*key)}
+        self._schedule_tick()
+
+    def _schedule_tick(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._is_hurrying = self._plan.has_waiting
+        delay = HURRY_S if self._is_hurrying else HOUSEKEEPING_S
+        self._ticker = self._loop.call_later(delay, self._tick)

@@ -1,0 +1,102 @@
+"""From a function's version and what its caller prefers to what a sandbox for it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from stoker.errors import BackendUnavailable, Unsupported
+from stoker.pool.plan import Need
+from stoker.pool.pool import Recipe
+from stoker.runtimes.wire import Load
+from stoker.sandboxes.contract import CODE_PATH, Backend, Launch, SandboxSpec
+from stoker.types import Function, Reuse
+
+SHARED_PLACES = 64
+"""How many calls one shared sandbox takes at a time before another is started beside it."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What a lease for one version asks of the pool."""
+
+    need: Need
+    recipe: Callable[[str], Recipe]
+
+
+class Recipes:
+    """Knows the backends and launches of this node; remembers the orders it has written."""
+
+    def __init__(
+        self, backends: Mapping[str, Backend], default: str, launches: Mapping[str, Launch], keep_s: float
+    ) -> None:
+        self._backends = backends
+        self._default = default
+        self._launches = launches
+        self._keep_s = keep_s
+        self._orders: dict[tuple[str, Reuse, float | None], Order] = {}
+
+    def __repr__(self) -> str:
+        return f"<Recipes for {', '.join(self._backends)}, {len(self._orders)} orders known>"
+
+    def order(self, function: Function, folder: Path, reuse: Reuse, keep_s: float | None) -> Order:
+        """Raises `BackendUnavailable`, `Unsupported`."""
+        key = (function.revision, reuse, keep_s)
+        order = self._orders.get(key)
+        if order is None:
+            if len(self._orders) >= 10_000:
+                self._orders.clear()
+            order = self._orders[key] = self._write(function, folder, reuse, keep_s)
+        return order
+
+    def _write(self, function: Function, folder: Path, preferred: Reuse, keep_s: float | None) -> Order:
+        reuse = function.reuse or preferred
+        kept = self._keep_s if keep_s is None or reuse is not preferred else keep_s
+        places = {Reuse.NONE: 1, Reuse.PROCESS: function.concurrency, Reuse.SANDBOX: SHARED_PLACES}[reuse]
+        need = Need(
+            revision=function.revision,
+            function=function.key,
+            reuse=reuse,
+            memory_mb=function.limits.memory_mb,
+            places=places,
+            at_most=function.max_concurrency,
+            keep_s=0.0 if reuse is Reuse.NONE else kept,
+        )
+        backend = self._backend(function.sandbox or self._default)
+        launch = self._launch(f"{function.runtime}-{function.version}")
+        load = self._load(function, reuse)
+
+        def recipe(name: str) -> Recipe:
+            spec = SandboxSpec(
+                id=name, launch=launch, limits=function.limits, code=folder, network=function.network
+            )
+            return Recipe(backend, spec, load)
+
+        return Order(need, recipe)
+
+    def _backend(self, name: str) -> Backend:
+        if name not in self._backends:
+            known = ", ".join(sorted(self._backends))
+            raise BackendUnavailable(f"no {name!r} in the sandboxes of this node; there is {known}")
+        return self._backends[name]
+
+    def _launch(self, name: str) -> Launch:
+        if name not in self._launches:
+            known = ", ".join(sorted(self._launches))
+            raise Unsupported(f"no runtime {name!r} on this node; there is {known}")
+        return self._launches[name]
+
+    @staticmethod
+    def _load(function: Function, reuse: Reuse) -> Load:
+        return Load(
+            code=CODE_PATH,
+            handler=function.handler,
+            mode="fork" if reuse is Reuse.SANDBOX else "process",
+            concurrency=function.concurrency if reuse is Reuse.PROCESS else 1,
+            function=function.name,
+            memory_mb=function.limits.memory_mb,
+            log_bytes=function.limits.log_bytes,
+            result_bytes=function.limits.result_bytes,
+            environment=function.environment,
+        )

@@ -1,0 +1,356 @@
+"""The plan as a script: events sent, actions expected; then random histories with the invariants."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis import strategies as st
+
+from stoker.pool.plan import (
+    START_COST_S,
+    Action,
+    DestroySandbox,
+    Event,
+    GrantLease,
+    LeaseAsked,
+    LeaseReturned,
+    LeaseWithdrawn,
+    Need,
+    Plan,
+    PrewarmChanged,
+    RefuseLease,
+    Retired,
+    SandboxEnded,
+    SandboxGone,
+    SandboxReady,
+    StartSandbox,
+    Tick,
+)
+from stoker.types import Reuse, Source
+
+
+def need(
+    name: str = "a", *, reuse: Reuse = Reuse.PROCESS, memory_mb: int = 100, places: int = 1, at_most: int = 0
+) -> Need:
+    return Need(
+        revision=name,
+        function=f"front/{name}",
+        reuse=reuse,
+        memory_mb=memory_mb,
+        places=places,
+        at_most=at_most,
+        keep_s=10.0,
+    )
+
+
+def warm(plan: Plan, lease: int, of: Need, now: float = 0.0) -> int:
+    """Bring one sandbox up through one healthy lease; returns the sandbox."""
+    [start] = plan.on(LeaseAsked(lease, of), now)
+    assert isinstance(start, StartSandbox)
+    plan.on(SandboxReady(start.sandbox), now)
+    plan.on(LeaseReturned(lease, True), now)
+    return start.sandbox
+
+
+def test_a_first_lease_starts_a_sandbox_and_is_granted_when_it_is_ready() -> None:
+    plan, a = Plan(1000), need()
+    assert plan.on(LeaseAsked(1, a), 0) == [StartSandbox(1, a)]
+    assert plan.on(SandboxReady(1), 0) == [GrantLease(1, 1, Source.FRESH)]
+
+
+def test_a_returned_warm_sandbox_serves_the_next_lease_at_once() -> None:
+    plan, a = Plan(1000), need()
+    sandbox = warm(plan, 1, a)
+    assert plan.on(LeaseAsked(2, a), 1) == [GrantLease(2, sandbox, Source.WARM)]
+
+
+def test_an_unhealthy_sandbox_is_destroyed_and_not_returned() -> None:
+    plan, a = Plan(1000), need()
+    plan.on(LeaseAsked(1, a), 0)
+    plan.on(SandboxReady(1), 0)
+    assert plan.on(LeaseReturned(1, False), 0) == [DestroySandbox(1)]
+    assert plan.on(LeaseAsked(2, a), 0) == [StartSandbox(2, a)]
+
+
+def test_reuse_none_gets_a_fresh_sandbox_every_time() -> None:
+    plan, a = Plan(1000), need(reuse=Reuse.NONE)
+    plan.on(LeaseAsked(1, a), 0)
+    plan.on(SandboxReady(1), 0)
+    assert plan.on(LeaseReturned(1, True), 0) == [DestroySandbox(1)]
+
+
+def test_a_sandbox_of_one_revision_never_serves_another() -> None:
+    plan = Plan(1000)
+    warm(plan, 1, need("a"))
+    assert plan.on(LeaseAsked(2, need("b")), 0) == [StartSandbox(2, need("b"))]
+
+
+def test_a_waiting_lease_takes_a_warm_sandbox_freed_before_its_own_is_ready() -> None:
+    plan, a = Plan(1000), need()
+    sandbox = warm(plan, 1, a)
+    plan.on(LeaseAsked(2, a), 0)
+    assert plan.on(LeaseAsked(3, a), 0) == [StartSandbox(2, a)]
+    assert plan.on(LeaseReturned(2, True), 0.1) == [GrantLease(3, sandbox, Source.WARM)]
+
+
+def test_short_calls_wait_for_the_sandbox_that_is_there_instead_of_starting_another() -> None:
+    plan, a = Plan(1000), need()
+    warm(plan, 1, a)
+    plan.on(LeaseAsked(2, a), 0)
+    plan.on(LeaseReturned(2, True), START_COST_S / 10)
+    plan.on(LeaseAsked(3, a), 1)
+    assert plan.on(LeaseAsked(4, a), 1) == []
+    assert plan.on(Tick(), 1 + 2 * START_COST_S) == [StartSandbox(2, a)]
+
+
+def test_a_shared_sandbox_serves_as_many_as_it_has_places() -> None:
+    plan, a = Plan(1000), need(reuse=Reuse.SANDBOX, places=2)
+    plan.on(LeaseAsked(1, a), 0)
+    assert plan.on(LeaseAsked(2, a), 0) == []
+    granted = plan.on(SandboxReady(1), 0)
+    assert granted == [GrantLease(1, 1, Source.FRESH), GrantLease(2, 1, Source.WARM)]
+    assert plan.on(LeaseAsked(3, a), 0) == [StartSandbox(2, a)]
+
+
+def test_a_function_never_has_more_calls_running_than_it_allows() -> None:
+    plan, a = Plan(1000), need(at_most=1)
+    plan.on(LeaseAsked(1, a), 0)
+    plan.on(SandboxReady(1), 0)
+    assert plan.on(LeaseAsked(2, a), 0) == []
+    assert plan.on(LeaseReturned(1, True), 9) == [GrantLease(2, 1, Source.WARM)]
+
+
+def test_a_full_node_evicts_only_if_that_makes_room() -> None:
+    plan = Plan(200)
+    warm(plan, 1, need("a"))
+    assert plan.on(LeaseAsked(2, need("big", memory_mb=150)), 1) == [DestroySandbox(1)]
+    assert plan.on(SandboxGone(1), 1) == [StartSandbox(2, need("big", memory_mb=150))]
+
+
+def test_a_full_node_leaves_idle_sandboxes_alone_when_they_are_not_enough() -> None:
+    plan = Plan(200)
+    plan.on(LeaseAsked(1, need("busy")), 0)
+    plan.on(SandboxReady(1), 0)
+    warm(plan, 2, need("a", memory_mb=50))
+    assert plan.on(LeaseAsked(3, need("big", memory_mb=150)), 1) == []
+
+
+def test_the_one_at_the_head_of_the_line_is_not_starved_by_smaller_ones_behind() -> None:
+    plan, big, small = Plan(200), need("big", memory_mb=200), need("small", memory_mb=100)
+    plan.on(LeaseAsked(1, small), 0)
+    plan.on(SandboxReady(1), 0)
+    assert plan.on(LeaseAsked(2, big), 0) == []
+    assert plan.on(LeaseAsked(3, need("other", memory_mb=100)), 0) == []
+    plan.on(LeaseReturned(1, False), 0)
+    assert plan.on(SandboxGone(1), 0) == [StartSandbox(2, big)]
+
+
+def test_a_function_larger_than_the_whole_budget_is_refused_for_good() -> None:
+    [refusal] = Plan(100).on(LeaseAsked(1, need(memory_mb=101)), 0)
+    assert isinstance(refusal, RefuseLease)
+    assert refusal.is_for_good
+    assert "101" in refusal.reason
+
+
+def test_a_sandbox_that_cannot_start_refuses_the_lease_that_waited_for_it() -> None:
+    plan, a = Plan(1000), need()
+    plan.on(LeaseAsked(1, a), 0)
+    actions = plan.on(SandboxEnded(1, "no kernel"), 0)
+    assert actions == [RefuseLease(1, "no kernel"), DestroySandbox(1)]
+
+
+def test_idle_sandboxes_end_after_their_keeping_time() -> None:
+    plan, a = Plan(1000), need()
+    warm(plan, 1, a)
+    assert plan.on(Tick(), 9.9) == []
+    assert plan.on(Tick(), 10.1) == [DestroySandbox(1)]
+
+
+def test_a_retired_revision_is_destroyed_when_idle_and_after_its_call_when_busy() -> None:
+    plan, a = Plan(1000), need()
+    warm(plan, 1, a)
+    plan.on(LeaseAsked(2, a), 0)
+    plan.on(LeaseAsked(3, a), 0)
+    plan.on(SandboxReady(2), 0)
+    plan.on(LeaseReturned(3, True), 0)
+    assert plan.on(Retired(revision="a"), 0) == [DestroySandbox(2)]
+    assert plan.on(LeaseReturned(2, True), 0) == [DestroySandbox(1)]
+
+
+def test_prewarming_keeps_sandboxes_waiting_for_the_most_recently_used() -> None:
+    plan, a, b = Plan(1000), need("a", reuse=Reuse.NONE), need("b", reuse=Reuse.NONE)
+    plan.on(PrewarmChanged(1, 2), 0)
+    plan.on(LeaseAsked(1, a), 0)
+    granted, *started = plan.on(SandboxReady(1), 1)
+    assert granted == GrantLease(1, 1, Source.FRESH)
+    assert started == [StartSandbox(2, a), StartSandbox(3, a)]
+    plan.on(SandboxReady(2), 1)
+    plan.on(SandboxReady(3), 1)
+    assert plan.on(LeaseAsked(2, a), 2)[0] == GrantLease(2, 3, Source.POOLED)
+    ends = plan.on(PrewarmChanged(0, 0), 3)
+    assert DestroySandbox(2) in ends
+    assert plan.on(LeaseAsked(3, b), 4) == [StartSandbox(5, b)]
+
+
+NEEDS = [
+    need("a"),
+    need("b", memory_mb=250),
+    need("c", reuse=Reuse.NONE, memory_mb=70),
+    need("d", reuse=Reuse.SANDBOX, places=3),
+    need("e", at_most=2, memory_mb=40),
+    need("f", memory_mb=600),
+]
+BUDGET_MB = 500
+
+
+class Histories(RuleBasedStateMachine):
+    """Any order of events that the pool could send, checked after each (invariant 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = Plan(BUDGET_MB)
+        self.twin = Plan(BUDGET_MB)
+        self.now = 0.0
+        self.leases = 0
+        self.waiting: dict[int, Need] = {}
+        self.held: dict[int, int] = {}
+        self.memory: dict[int, int] = {}
+        self.need_of: dict[int, Need] = {}
+        self.starting: set[int] = set()
+        self.up: set[int] = set()
+        self.dying: set[int] = set()
+
+    def send(self, event: Event) -> None:
+        actions = self.plan.on(event, self.now)
+        assert actions == self.twin.on(event, self.now), "same events, same actions"
+        for action in actions:
+            self.obey(action)
+
+    def obey(self, action: Action) -> None:
+        match action:
+            case StartSandbox(sandbox=sandbox, need=wanted):
+                assert sandbox not in self.memory
+                self.memory[sandbox] = wanted.memory_mb
+                self.need_of[sandbox] = wanted
+                self.starting.add(sandbox)
+            case GrantLease(lease=lease, sandbox=sandbox):
+                assert sandbox in self.up, "granted on a sandbox that is not up"
+                asked = self.waiting.pop(lease)
+                assert (asked.revision, asked.reuse) == (
+                    self.need_of[sandbox].revision,
+                    self.need_of[sandbox].reuse,
+                )
+                self.held[lease] = sandbox
+            case RefuseLease(lease=lease):
+                del self.waiting[lease]
+            case DestroySandbox(sandbox=sandbox):
+                assert sandbox not in self.dying, "destroyed twice"
+                self.starting.discard(sandbox)
+                self.up.discard(sandbox)
+                self.dying.add(sandbox)
+
+    @rule(which=st.sampled_from(NEEDS))
+    def ask(self, which: Need) -> None:
+        self.leases += 1
+        self.waiting[self.leases] = which
+        self.send(LeaseAsked(self.leases, which))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(sorted(self.waiting)))
+        del self.waiting[lease]
+        self.send(LeaseWithdrawn(lease))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), is_healthy=st.booleans())
+    def give_back(self, data: st.DataObject, is_healthy: bool) -> None:
+        lease = data.draw(st.sampled_from(sorted(self.held)))
+        del self.held[lease]
+        self.send(LeaseReturned(lease, is_healthy))
+
+    @precondition(lambda self: self.starting)
+    @rule(data=st.data())
+    def become_ready(self, data: st.DataObject) -> None:
+        sandbox = data.draw(st.sampled_from(sorted(self.starting)))
+        self.starting.discard(sandbox)
+        self.up.add(sandbox)
+        self.send(SandboxReady(sandbox))
+
+    @precondition(lambda self: self.starting or self.up)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        sandbox = data.draw(st.sampled_from(sorted(self.starting | self.up)))
+        self.send(SandboxEnded(sandbox, "died" if sandbox in self.starting else ""))
+
+    @precondition(lambda self: self.dying)
+    @rule(data=st.data())
+    def be_gone(self, data: st.DataObject) -> None:
+        sandbox = data.draw(st.sampled_from(sorted(self.dying)))
+        self.dying.discard(sandbox)
+        del self.memory[sandbox]
+        self.send(SandboxGone(sandbox))
+
+    @rule(which=st.sampled_from(NEEDS))
+    def retire(self, which: Need) -> None:
+        self.send(Retired(revision=which.revision))
+
+    @rule()
+    def clear(self) -> None:
+        self.send(Retired(prefix="front/"))
+
+    @rule(functions=st.integers(-1, 3), each=st.integers(0, 3))
+    def prewarm(self, functions: int, each: int) -> None:
+        self.send(PrewarmChanged(functions, each))
+
+    @rule(passed=st.sampled_from([0.0, 0.001, 0.01, 1.0, 11.0]))
+    def tick(self, passed: float) -> None:
+        self.now += passed
+        self.send(Tick())
+
+    @invariant()
+    def memory_is_within_the_budget(self) -> None:
+        assert sum(self.memory.values()) <= BUDGET_MB
+        assert self.plan.snapshot().committed_mb == sum(self.memory.values())
+
+    @invariant()
+    def places_are_not_oversold(self) -> None:
+        for sandbox, leases in Counter(self.held.values()).items():
+            assert leases <= self.need_of[sandbox].places
+
+    @invariant()
+    def nothing_waits_that_nothing_will_wake(self) -> None:
+        assert self.plan.snapshot().waiting == len(self.waiting)
+
+    def teardown(self) -> None:
+        """However the history went: let every event happen that must, and nobody is left waiting."""
+        for _ in range(10_000):
+            if not self.waiting:
+                return
+            self.step_towards_the_end()
+        raise AssertionError(f"{len(self.waiting)} leases wait for ever")
+
+    def step_towards_the_end(self) -> None:
+        if self.dying:
+            sandbox = min(self.dying)
+            self.dying.discard(sandbox)
+            del self.memory[sandbox]
+            self.send(SandboxGone(sandbox))
+        elif self.starting:
+            sandbox = min(self.starting)
+            self.starting.discard(sandbox)
+            self.up.add(sandbox)
+            self.send(SandboxReady(sandbox))
+        elif self.held:
+            lease = min(self.held)
+            del self.held[lease]
+            self.send(LeaseReturned(lease, True))
+        else:
+            self.now += 1.0
+            self.send(Tick())
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
