@@ -118,7 +118,7 @@ class Sandbox(ABC):
 
 
 class Backend(ABC):
-    """One way to make sandboxes. Constructed unopened; `prepare()`, then `open()`, before the first `create()`."""
+    """One way to make sandboxes. Constructed unopened: `prepare()`, then `open()`, then `create()`."""
 
     name: ClassVar[str]
     abilities: Abilities
