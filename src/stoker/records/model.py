@@ -1,0 +1,123 @@
+"""The records themselves: what is kept of one invocation and of one deployed function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stoker.errors import NodeError
+from stoker.types import Network, Outcome, Phases, Reuse
+
+NODE_ERROR = "node_error"
+"""The status of an invocation that the node could not run; the others are those of `types.Status`."""
+MESSAGE_KEPT = 8 * 1024  # characters; a message longer than this is data, not a message
+STACK_KEPT = 64 * 1024  # characters; a recursion error's stack of 1000 frames has about 60,000
+
+
+class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One invocation after its end."""
+
+    id: str
+    function: str
+    """The function's key: `functions/hello`."""
+    name: str
+    door: str
+    status: str
+    """A `types.Status`, or `node_error`."""
+    error_type: str | None = None
+    """The function's error type; of a `node_error`, the error's code."""
+    error_message: str | None = None
+    error_stack: str = ""
+    result: bytes = b""
+    """Kept for callers that come back for it; a synchronous call has taken it along."""
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_cut: bool = False
+    stderr_cut: bool = False
+    phases: Phases = msgspec.field(default_factory=Phases)
+    cpu_ms: float | None = None
+    memory_peak_bytes: int | None = None
+    sandbox: str = ""
+    source: str = ""
+    """A `types.Source`; empty when there was no sandbox."""
+    built: bool = False
+    created_at: float
+    """Seconds since 1970, as `finished_at`."""
+    finished_at: float
+
+
+class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployed function is to be run."""
+
+    timeout_s: float = 30.0
+    memory_mb: int = 128
+    max_concurrency: int = 10
+    """Calls of it inside the node at once."""
+    environment: dict[str, str] = {}
+    reuse: Reuse | None = None
+    concurrency: int = 1
+    """Calls inside one sandbox at once."""
+    network: Network = Network.NONE
+    sandbox: str | None = None
+
+
+class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployed function."""
+
+    id: str
+    name: str
+    version: str = "1.0.0"
+    """The deployer's word; ours is `digest`."""
+    runtime: str
+    handler: str
+    digest: str
+    """Of the package as it was uploaded."""
+    config: FunctionConfig = FunctionConfig()
+    metadata: dict[str, Any] = {}
+    created_at: float
+    updated_at: float
+
+
+def of_outcome(outcome: Outcome, door: str, created_at: float, finished_at: float) -> InvocationRecord:
+    """The record of an invocation that ran to one of a function's ends; leaves the result out."""
+    error, logs, usage = outcome.error, outcome.logs, outcome.usage
+    return InvocationRecord(
+        id=outcome.invocation,
+        function=outcome.function,
+        name=outcome.function.rpartition("/")[2],
+        door=door,
+        status=outcome.status.value,
+        error_type=error.type if error else None,
+        error_message=error.message[:MESSAGE_KEPT] if error else None,
+        error_stack=error.stack[:STACK_KEPT] if error else "",
+        stdout=logs.stdout,
+        stderr=logs.stderr,
+        stdout_cut=logs.stdout_cut,
+        stderr_cut=logs.stderr_cut,
+        phases=outcome.phases,
+        cpu_ms=usage.cpu_ms,
+        memory_peak_bytes=usage.memory_peak_bytes,
+        sandbox=outcome.sandbox,
+        source=outcome.source.value if outcome.sandbox else "",
+        built=outcome.built,
+        created_at=created_at,
+        finished_at=finished_at,
+    )
+
+
+def of_error(
+    invocation: str, function: str, error: NodeError, door: str, created_at: float, finished_at: float
+) -> InvocationRecord:
+    """The record of an invocation that the node could not run."""
+    return InvocationRecord(
+        id=invocation,
+        function=function,
+        name=function.rpartition("/")[2],
+        door=door,
+        status=NODE_ERROR,
+        error_type=error.code,
+        error_message=error.message[:MESSAGE_KEPT],
+        created_at=created_at,
+        finished_at=finished_at,
+    )
