@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
 
-from stoker.errors import NodeError
 from stoker.types import Network, Outcome, Phases, Reuse
 
-NODE_ERROR = "node_error"
-"""The status of an invocation that the node could not run; the others are those of `types.Status`."""
 MESSAGE_KEPT = 8 * 1024  # characters; a message longer than this is data, not a message
 STACK_KEPT = 64 * 1024  # characters; a recursion error's stack of 1000 frames has about 60,000
 
@@ -21,13 +19,12 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     id: str
     function: str
     """The function's key: `functions/hello`."""
-    name: str
-    door: str
+    door: str = ""
+    """Through which it came; empty where nobody said."""
     status: str
-    """A `types.Status`, or `node_error`."""
-    error_type: str | None = None
-    """The function's error type; of a `node_error`, the error's code."""
-    error_message: str | None = None
+    """A `types.Status`."""
+    error_type: str = ""
+    error_message: str = ""
     error_stack: str = ""
     result: bytes = b""
     """Kept for callers that come back for it; a synchronous call has taken it along."""
@@ -45,6 +42,42 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     created_at: float
     """Seconds since 1970, as `finished_at`."""
     finished_at: float
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.rpartition("/")[2]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return 1024 + len(self.stdout) + len(self.stderr) + len(self.result) + len(self.error_stack)
+
+    @staticmethod
+    def of(outcome: Outcome, created_at: float, door: str = "") -> InvocationRecord:
+        """The record of an invocation that has just ended, without its result."""
+        error, logs, usage = outcome.error, outcome.logs, outcome.usage
+        return InvocationRecord(
+            id=outcome.invocation,
+            function=outcome.function,
+            door=door,
+            status=outcome.status.value,
+            error_type=error.type if error else "",
+            error_message=error.message[:MESSAGE_KEPT] if error else "",
+            error_stack=error.stack[:STACK_KEPT] if error else "",
+            stdout=logs.stdout,
+            stderr=logs.stderr,
+            stdout_cut=logs.stdout_cut,
+            stderr_cut=logs.stderr_cut,
+            phases=outcome.phases,
+            cpu_ms=usage.cpu_ms,
+            memory_peak_bytes=usage.memory_peak_bytes,
+            sandbox=outcome.sandbox,
+            source=outcome.source.value if outcome.sandbox else "",
+            built=outcome.built,
+            created_at=created_at,
+            finished_at=time.time(),
+        )
 
 
 class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,47 +110,3 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     created_at: float
     updated_at: float
-
-
-def of_outcome(outcome: Outcome, door: str, created_at: float, finished_at: float) -> InvocationRecord:
-    """The record of an invocation that ran to one of a function's ends; leaves the result out."""
-    error, logs, usage = outcome.error, outcome.logs, outcome.usage
-    return InvocationRecord(
-        id=outcome.invocation,
-        function=outcome.function,
-        name=outcome.function.rpartition("/")[2],
-        door=door,
-        status=outcome.status.value,
-        error_type=error.type if error else None,
-        error_message=error.message[:MESSAGE_KEPT] if error else None,
-        error_stack=error.stack[:STACK_KEPT] if error else "",
-        stdout=logs.stdout,
-        stderr=logs.stderr,
-        stdout_cut=logs.stdout_cut,
-        stderr_cut=logs.stderr_cut,
-        phases=outcome.phases,
-        cpu_ms=usage.cpu_ms,
-        memory_peak_bytes=usage.memory_peak_bytes,
-        sandbox=outcome.sandbox,
-        source=outcome.source.value if outcome.sandbox else "",
-        built=outcome.built,
-        created_at=created_at,
-        finished_at=finished_at,
-    )
-
-
-def of_error(
-    invocation: str, function: str, error: NodeError, door: str, created_at: float, finished_at: float
-) -> InvocationRecord:
-    """The record of an invocation that the node could not run."""
-    return InvocationRecord(
-        id=invocation,
-        function=function,
-        name=function.rpartition("/")[2],
-        door=door,
-        status=NODE_ERROR,
-        error_type=error.code,
-        error_message=error.message[:MESSAGE_KEPT],
-        created_at=created_at,
-        finished_at=finished_at,
-    )

@@ -1,0 +1,55 @@
+"""Counters of one node: plain integers, read by whoever asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stoker.errors import NodeError
+from stoker.types import Outcome, Phases, Source, Status
+
+
+class Metrics:
+    """What has been counted since the node started. Changed only by `settled`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.built = 0
+        self._statuses = dict.fromkeys(Status, 0)
+        self._sources = dict.fromkeys(Source, 0)
+        self._refusals: dict[str, int] = {}
+        self._spent = Phases()
+
+    def __repr__(self) -> str:
+        return f"<Metrics {self.calls} calls, {self._statuses[Status.OK]} ok>"
+
+    def settled(self, end: Outcome | NodeError) -> None:
+        """Count one call at its end."""
+        self.calls += 1
+        if isinstance(end, NodeError):
+            self._refusals[end.code] = self._refusals.get(end.code, 0) + 1
+            return
+        self._statuses[end.status] += 1
+        self.built += end.built
+        if end.sandbox:
+            self._sources[end.source] += 1
+        self._add(end.phases)
+
+    def _add(self, phases: Phases) -> None:
+        spent = self._spent
+        spent.admit += phases.admit
+        spent.code += phases.code
+        spent.sandbox += phases.sandbox
+        spent.init += phases.init
+        spent.run += phases.run
+
+    def snapshot(self) -> dict[str, Any]:
+        """Every counter as it is now: JSON's own types only."""
+        spent = self._spent
+        return {
+            "calls": self.calls,
+            "built": self.built,
+            "outcomes": {status.value: count for status, count in self._statuses.items()},
+            "sources": {source.value: count for source, count in self._sources.items()},
+            "node_errors": dict(self._refusals),
+            "spent_ms": {name: round(getattr(spent, name), 3) for name in spent.__struct_fields__},
+        }
