@@ -1,0 +1,1 @@
+"""The benchmark: every number is a ratio to something measured in the same run on the same machine."""
