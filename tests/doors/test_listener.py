@@ -142,7 +142,9 @@ async def test_pipelined_requests_of_both_kinds_are_answered_in_order(listening:
     client = await listening.connect()
     client.send(
         POST + b"content-length: 1\r\n\r\n1"
-        b"POST /other HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n2" + POST + b"content-length: 1\r\n\r\n3"
+        b"POST /other HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n2"
+        + POST
+        + b"content-length: 1\r\n\r\n3"
         b"GET /other HTTP/1.1\r\nhost: a\r\n\r\n" + POST + b"content-length: 1\r\n\r\n5"
     )
     bodies = [(await client.reply())[2] for _ in range(5)]
@@ -152,7 +154,9 @@ async def test_pipelined_requests_of_both_kinds_are_answered_in_order(listening:
 async def test_a_pipelined_call_waits_for_the_one_before_it(listening: Listening) -> None:
     client = await listening.connect()
     client.send(
-        b"POST /echo?hold HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nA" + POST + b"content-length: 1\r\n\r\nB"
+        b"POST /echo?hold HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nA"
+        + POST
+        + b"content-length: 1\r\n\r\nB"
     )
     while not listening.door.held:
         await asyncio.sleep(0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request, Response, Router, get
+from litestar.exceptions import HTTPException
 
 from stoker.doors.worker_front import replies
 from stoker.doors.worker_front.execute import CATALOG
@@ -21,6 +23,8 @@ AnyRequest = Request[Any, Any, Any]
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+
+log = logging.getLogger(__name__)
 
 
 class Configured(msgspec.Struct, frozen=True, rename="pascal"):
@@ -57,7 +61,7 @@ def router(node: Node, knobs: Knobs) -> Router:
     return Router(
         path="/",
         route_handlers=[configure, clear, prepare],
-        exception_handlers={NodeError: _failed},
+        exception_handlers={NodeError: _failed, HTTPException: _refused, Exception: _broken},
         include_in_schema=False,
     )
 
@@ -94,3 +98,13 @@ def _text(words: str, status: int = 200) -> Response[bytes]:
 
 def _failed(_: AnyRequest, error: NodeError) -> Response[bytes]:
     return Response(replies.error_body(error), media_type=JSON, status_code=replies.status_of(error))
+
+
+def _refused(_: AnyRequest, error: HTTPException) -> Response[bytes]:
+    """What Litestar itself will not take."""
+    return Response(replies.failure(error.detail), media_type=JSON, status_code=error.status_code)
+
+
+def _broken(request: AnyRequest, error: Exception) -> Response[bytes]:
+    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+    return Response(replies.error_body(error), media_type=JSON, status_code=replies.FAILED)

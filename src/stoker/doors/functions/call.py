@@ -1,0 +1,67 @@
+"""`POST /functions/{id or name}/call`: a call without ASGI and without a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stoker.doors import explanation
+from stoker.doors.contract import Exchange
+from stoker.doors.functions import replies
+from stoker.errors import NodeError
+from stoker.types import Invocation, Outcome, Phases, Reuse
+
+if TYPE_CHECKING:
+    from stoker.node import Node
+
+CATALOG = "functions"
+EMPTY_EVENT = b"{}"
+_BEFORE = len("/functions/")
+_AFTER = -len("/call")
+
+
+class Caller:
+    """The fast route of the Functions door."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._patience_s = node.settings.call_patience_s
+
+    def answer(self, exchange: Exchange) -> None:
+        """Start the call that this request asks for; it replies when it settles."""
+        invocation = Invocation(
+            id=self._node.new_id(),
+            function=f"{CATALOG}/{exchange.path[_BEFORE:_AFTER]}",
+            body=exchange.body or EMPTY_EVENT,
+            deadline=exchange.received + self._patience_s,
+            reuse=Reuse.PROCESS,
+        )
+        pending = _Pending(exchange, invocation.id)
+        call = self._node.call(invocation, pending.settle)
+        pending.phases = call.phases
+        exchange.on_left = call.leave
+
+    def refuse(self, exchange: Exchange, error: Exception) -> None:
+        """Say why there is no call."""
+        headers = explanation.error_headers(error)
+        exchange.reply(replies.status_of(error), headers, replies.error_body(error))
+
+
+class _Pending:
+    """A call under way and the request that waits for it."""
+
+    __slots__ = ("_exchange", "_id", "phases")
+
+    def __init__(self, exchange: Exchange, invocation: str) -> None:
+        self._exchange = exchange
+        self._id = invocation
+        self.phases: Phases | None = None
+        """None when the call settles before the node has handed it out."""
+
+    def settle(self, end: Outcome | NodeError) -> None:
+        if isinstance(end, NodeError):
+            headers = explanation.error_headers(end, self._id, self.phases)
+            self._exchange.reply(replies.status_of(end), headers, replies.error_body(end))
+            return
+        self._exchange.reply(
+            replies.outcome_status(end), explanation.outcome_headers(end), replies.outcome_body(end)
+        )

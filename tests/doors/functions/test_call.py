@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from doors.canned import ID, CannedNode, Paper, outcome
+from stoker.doors.functions.call import Caller
+from stoker.errors import NoSuchFunction, PayloadTooLarge, TooBusy
+from stoker.types import FunctionError, Outcome, Reuse, Status
+
+TARGET = "/functions/hello/call"
+
+
+def send(node: CannedNode, body: bytes = b"", target: str = TARGET) -> Paper:
+    paper = Paper("POST", target, body)
+    Caller(node).answer(paper)
+    return paper
+
+
+async def test_the_body_goes_to_the_function_as_it_is() -> None:
+    node = CannedNode(call_patience_s=7.0)
+    paper = send(node, b"not even json")
+    (invocation,) = node.calls
+    assert (invocation.id, invocation.function, invocation.body) == (ID, "functions/hello", b"not even json")
+    assert (invocation.reuse, invocation.keep_s) == (Reuse.PROCESS, None)
+    assert invocation.deadline == paper.received + 7.0
+
+
+async def test_no_body_is_an_empty_event() -> None:
+    node = CannedNode()
+    send(node)
+    assert node.calls[0].body == b"{}"
+
+
+async def test_the_result_is_the_reply_byte_for_byte() -> None:
+    node = CannedNode()
+    node.end = outcome(result=b'{"a" : 1.0}', note="'python3.7' is run by python 3.11.7")
+    assert send(node).answer == (
+        200,
+        {
+            b"content-type": b"application/json",
+            b"server-timing": (
+                b"admit;dur=0.010, code;dur=0.002, sandbox;dur=1.500, init;dur=20.250, run;dur=98.700"
+            ),
+            b"x-invocation-id": ID.encode(),
+            b"x-stoker-note": b"'python3.7' is run by python 3.11.7",
+        },
+        b'{"a" : 1.0}',
+    )
+
+
+async def test_a_result_of_nothing_is_null() -> None:
+    node = CannedNode()
+    node.end = outcome()
+    assert send(node).answer[2] == b"null"
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "error"),
+    [
+        (
+            outcome(Status.FUNCTION_ERROR, error=FunctionError("ValueError", "no", "Traceback …")),
+            500,
+            {"type": "ValueError", "message": "no", "stack": "Traceback …"},
+        ),
+        (
+            outcome(Status.FUNCTION_ERROR, error=FunctionError("BadEvent", "the event is not JSON")),
+            400,
+            {"type": "BadEvent", "message": "the event is not JSON"},
+        ),
+        (
+            outcome(Status.TIMED_OUT, error=FunctionError("TimedOut", "no answer within 2 s")),
+            504,
+            {"type": "TimedOut", "message": "no answer within 2 s"},
+        ),
+        (
+            outcome(Status.OUT_OF_MEMORY, error=FunctionError("OutOfMemory", "more than 128 MB")),
+            507,
+            {"type": "OutOfMemory", "message": "more than 128 MB"},
+        ),
+        (
+            outcome(Status.OUTPUT_TOO_LARGE, error=FunctionError("ResultTooLarge", "7 MB")),
+            500,
+            {"type": "ResultTooLarge", "message": "7 MB"},
+        ),
+        (outcome(Status.CRASHED), 500, {"type": "Crashed", "message": "the function ended as crashed"}),
+        (outcome(Status.CANCELLED), 503, {"type": "Cancelled", "message": "the function ended as cancelled"}),
+    ],
+)
+async def test_a_bad_end_has_its_own_status_and_type(
+    end: Outcome, status: int, error: dict[str, str]
+) -> None:
+    node = CannedNode()
+    node.end = end
+    answer = send(node).answer
+    assert (answer[0], json.loads(answer[2])) == (status, {"error": error})
+    assert answer[1][b"x-invocation-id"] == ID.encode()
+
+
+async def test_a_full_line_says_when_to_come_back() -> None:
+    node = CannedNode()
+    node.end = TooBusy("full", retry_after_s=2)
+    status, headers, body = send(node).answer
+    assert (status, headers[b"retry-after"]) == (429, b"2")
+    assert json.loads(body) == {"error": {"type": "too_busy", "message": "full"}}
+
+
+async def test_an_unknown_function_is_not_found() -> None:
+    node = CannedNode()
+    node.end = NoSuchFunction("there is no function 'hello'")
+    status, headers, body = send(node).answer
+    assert (status, headers[b"x-invocation-id"]) == (404, ID.encode())
+    assert json.loads(body)["error"]["type"] == "no_such_function"
+
+
+async def test_what_the_listener_refuses_has_this_doors_shape() -> None:
+    paper = Paper("POST", TARGET)
+    Caller(CannedNode()).refuse(paper, PayloadTooLarge("the event has 7000000 bytes"))
+    assert (paper.answer[0], json.loads(paper.answer[2])) == (
+        413,
+        {"error": {"type": "payload_too_large", "message": "the event has 7000000 bytes"}},
+    )
+    paper = Paper("POST", TARGET)
+    Caller(CannedNode()).refuse(paper, RuntimeError("password is x"))
+    assert (paper.answer[0], json.loads(paper.answer[2])) == (
+        500,
+        {"error": {"type": "internal_error", "message": "internal error; the node's log says more"}},
+    )
+
+
+async def test_a_client_that_leaves_ends_its_call() -> None:
+    node = CannedNode()
+    node.end = None
+    paper = send(node)
+    assert paper.on_left is not None
+    paper.on_left()
+    assert node.open_calls[0][0].has_left
