@@ -7,6 +7,7 @@ a second costs a thousand calls about two milliseconds a second, and ends a call
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Protocol
 
 SWEEP_S = 0.05
@@ -16,7 +17,7 @@ class Expiring(Protocol):
     """What has a deadline."""
 
     expires_at: float
-    """On the event loop's clock; may be moved while watched."""
+    """On the monotonic clock; may be moved while watched."""
 
     def expire(self) -> None: ...
 
@@ -45,7 +46,7 @@ class Deadlines:
             self._timer.cancel()
 
     def _sweep(self) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         for one in [one for one in self._watched if one.expires_at <= now]:
             one.expire()
         # An empty sweep ends the timer, so an idle node sleeps; under load it is never re-armed by a call.

@@ -98,7 +98,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """The function's key."""
     body: bytes
     deadline: float
-    """The caller's patience, on the event loop's clock, waiting in line included."""
+    """The caller's patience, on the monotonic clock, waiting in line included."""
     reuse: Reuse = Reuse.PROCESS
     """What the door prefers; a function that says `reuse` itself has the last word."""
     keep_s: float | None = None

@@ -29,7 +29,7 @@ class Exchange(Protocol):
     """Names in lower case."""
     body: bytes
     received: float
-    """When its first byte was read, on the event loop's clock."""
+    """When its first byte was read, on the monotonic clock."""
     on_left: Callable[[], None] | None
     """Set by the door: called when the client has left before the reply."""
 

@@ -9,6 +9,7 @@ with "the current cycle" (pipelining, disconnects) works on either kind.
 
 from __future__ import annotations
 
+import time
 import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -154,7 +155,7 @@ class CallProtocol(HttpToolsProtocol):
     # What the parser calls
 
     def data_received(self, data: bytes) -> None:
-        self._received = self.loop.time()
+        self._received = time.monotonic()
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,9 +21,9 @@ from stoker.types import Ending, FunctionError
 
 READ_BYTES = 64 * 1024
 MAX_DRAIN_READS = 32  # a pipe holds at most 1 MiB unless its owner is privileged
-EOF_GRACE_S = 2.0
-"""Between the end of the stream and the end of the sandbox; a program that only closed its channel
-is ended after it."""
+GRACE_S = 2.0
+"""Between the end of the stream and the end of the sandbox, whichever is first; a program that only
+closed its channel is ended after it."""
 
 
 class Guest(CallListener, Protocol):
@@ -54,6 +55,8 @@ class Live:
         self._is_over = False
         self._load_error: FunctionError | None = None
         self._broken = ""
+        self._is_silent = False
+        self._ending: Ending | None = None
         self._grace: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -131,10 +134,10 @@ class Live:
     # The session
 
     def greeted(self) -> None:
-        self.greeted_at = self._loop.time()
+        self.greeted_at = time.monotonic()
 
     def loaded(self, load_ns: int) -> None:
-        self.loaded_at = self._loop.time()
+        self.loaded_at = time.monotonic()
         self.load_ns = load_ns
         for guest in self.guests.values():
             guest.loaded()
@@ -146,16 +149,29 @@ class Live:
             guest.load_failed(error)
 
     def session_ended(self, reason: str) -> None:
-        """The stream's end usually foretells the sandbox's, which tells how; wait a moment for it."""
+        self._is_silent = True
         self._broken = reason
-        if reason or not self.guests:
-            self._end(Ending(destroyed=bool(reason)), reason)
-        elif not self._is_over:
-            reason = "it closed its channel but did not end"
-            self._grace = self._loop.call_later(EOF_GRACE_S, self._end, Ending(), reason)
+        self._conclude("it closed its channel but did not end")
 
     def _sandbox_ended(self, ended: asyncio.Future[Ending]) -> None:
-        self._end(ended.result(), self._broken)
+        self._ending = ended.result()
+        self._conclude("")
+
+    def _conclude(self, otherwise: str) -> None:
+        """The end of the stream and the end of the sandbox come in either order and belong together.
+
+        What was said before the end may still be unread when the sandbox is gone, and how it ended is
+        not yet known when the stream is over: whichever is first waits a moment for the other.
+        """
+        if self._broken or (self._is_silent and not self.guests):
+            self._end(self._ending or Ending(destroyed=True), self._broken)
+        elif self._is_silent and self._ending is not None:
+            self._end(self._ending, "")
+        elif self._grace is None and not self._is_over:
+            self._grace = self._loop.call_later(GRACE_S, self._give_up, otherwise)
+
+    def _give_up(self, reason: str) -> None:
+        self._end(self._ending or Ending(destroyed=True), reason)
 
     def _end(self, ending: Ending, reason: str) -> None:
         if self._is_over:

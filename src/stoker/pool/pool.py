@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -154,7 +155,7 @@ class Pool:
     # Acting
 
     def _feed(self, event: Event) -> None:
-        for action in self._plan.on(event, self._loop.time()):
+        for action in self._plan.on(event, time.monotonic()):
             self._act_on[type(action)](action)
 
     def _grant(self, action: GrantLease) -> None:
@@ -176,7 +177,7 @@ class Pool:
         self._spawn(self._make(action.sandbox, action.need, recipe))
 
     async def _make(self, number: int, need: Need, recipe_for: Callable[[str], Recipe]) -> None:
-        suffix = f"{int(self._loop.time()) % 100_000}_{number}"
+        suffix = f"{int(time.monotonic()) % 100_000}_{number}"
         name = need.function.rpartition("/")[2].lower()
         try:
             recipe = recipe_for(f"hf_{name[:32]}__{suffix}")
