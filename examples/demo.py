@@ -13,10 +13,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-import leaks
 from rich.console import Console
 from rich.table import Table
 
+import leaks
 from stoker.settings import Settings
 
 EXAMPLES = Path(__file__).resolve().parent
