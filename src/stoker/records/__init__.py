@@ -1,0 +1,1 @@
+"""What is known of functions and invocations, on disk."""
