@@ -1,4 +1,4 @@
-"""Real functions, out of the PyPI package `serverless-benchmarks`, packaged as users of the Worker Front do."""
+"""Real functions out of the package `serverless-benchmarks`, packaged as users of the Worker Front do."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ TABLE: dict[str, set[str]] = {
 # What may be named in annotations only, under TYPE_CHECKING: a door is given the node, it never makes one.
 NAMED: dict[str, set[str]] = {"doors.*": {"node"}, "doors": {"node"}}
 # What runs inside a sandbox, or as the privileged helper before it, imports nothing it does not need.
-STANDARD_LIBRARY_ONLY = ("runtimes/python/server.py", "code/workshop/")
+STANDARD_LIBRARY_ONLY = ("runtimes/python/inside/", "code/workshop/")
 
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|base|managers?|misc)(_|$)")
 MODULE_AIM, FUNCTION_AIM, PARAMETERS_AIM = 220, 30, 5
@@ -317,11 +318,10 @@ def test_every_answer_still_has_its_question() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_what_runs_inside_needs_nothing_but_the_standard_library(path: Path) -> None:
-    import sys
-
     if not str(path.relative_to(SOURCE)).startswith(STANDARD_LIBRARY_ONLY):
         return
-    siblings = {sibling.stem for sibling in path.parent.glob("*.py")}
+    top = next(SOURCE / start for start in STANDARD_LIBRARY_ONLY if path.is_relative_to(SOURCE / start))
+    siblings = {sibling.stem for sibling in top.iterdir()}
     foreign = [
         f"{where(path, node)} {name}"
         for node in ast.walk(tree_of(path))

@@ -7,6 +7,6 @@ import json
 import sys
 
 sys.path.insert(0, sys.argv[1])
-from function import handler  # noqa: E402
+from function import handler
 
 print(json.dumps([handler(event) for event in json.load(sys.stdin)]))

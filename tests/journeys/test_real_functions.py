@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import real_functions
 import seaweed
 from journeys.running import Answer, RunningNode, running
