@@ -326,7 +326,8 @@ def test_what_runs_inside_needs_nothing_but_the_standard_library(path: Path) -> 
         f"{where(path, node)} {name}"
         for node in ast.walk(tree_of(path))
         for name in imported(node, [])
-        if name.split(".")[0] not in {*sys.stdlib_module_names, *siblings}
+        if not getattr(node, "level", 0)  # a relative import stays inside
+        and name.split(".")[0] not in {*sys.stdlib_module_names, *siblings}
     ]
     assert foreign == []
 
