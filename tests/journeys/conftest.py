@@ -1,0 +1,30 @@
+"""Whole nodes that several journeys share: starting one takes a second, and each must outlive bad input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from journeys.running import HELLO, RunningNode, running
+
+SANDBOXES = [
+    pytest.param("lean", marks=pytest.mark.skipif(os.geteuid() != 0, reason="lean needs root for now")),
+    "process",
+]
+
+
+@pytest.fixture(scope="module", params=SANDBOXES)
+def sandbox(request: pytest.FixtureRequest) -> str:
+    """The backend that a journey's node runs its functions in."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def node(sandbox: str) -> Iterator[RunningNode]:
+    """A node with a healthy function `hello`, in both doors."""
+    with running(sandbox) as one:
+        one.package("hello", {"main.py": HELLO})
+        yield one

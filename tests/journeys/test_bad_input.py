@@ -1,0 +1,352 @@
+"""What strangers send: each gets a clear answer, and the node stays healthy and clean."""
+
+from __future__ import annotations
+
+import io
+import re
+import socket
+import stat
+import zipfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from journeys.running import HELLO, Answer, RunningNode, together, zipped
+
+TOO_LARGE = 10 * 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _healthy_after(node: RunningNode) -> Iterator[None]:
+    """After each test: the same process still serves, and nothing of the bad call is left inside."""
+    before = node.pid
+    yield
+    assert node.execute("hello", {"n": 1}).json["Result"]["event"] == {"n": 1}
+    assert node.pid == before
+    wait_until_empty(node)
+
+
+def wait_until_empty(node: RunningNode) -> None:
+    """Until no call and no sandbox is inside; the test's own limit ends the wait."""
+    while True:
+        pool = node.ask("GET", "/stats").json["data"]["pool"]
+        if not any(pool[state] for state in ("starting", "busy", "dying", "waiting")):
+            return
+
+
+def failure(answer: Answer) -> str:
+    """The message of a Worker Front failure."""
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json) == ["Error", "Message"]
+    assert answer.json["Error"] is True
+    message: str = answer.json["Message"]
+    return message
+
+
+def error(answer: Answer) -> tuple[int, str, str]:
+    """Status, type and message of a Functions API error."""
+    said = answer.json["error"]
+    assert set(said) <= {"type", "message", "stack"}
+    return answer.status, said["type"], said["message"]
+
+
+def is_like(pattern: str, text: str) -> bool:
+    return re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
+class Bad(NamedTuple):
+    """A function that goes wrong, and what is said of it: at the Worker Front always with status 500."""
+
+    code: str
+    message: str
+    """A pattern for the message."""
+    status: int = 500
+    """At the Functions door."""
+    type: str = ""
+    """At the Functions door, where the message comes without it."""
+    timeout: float = 10
+    needs: str = ""
+    """The backend that alone can hold it."""
+
+
+HEAD = "import os, sys, time\ndef lambda_handler(event, context):\n    "
+BAD = {
+    "raises": Bad(HEAD + "raise ValueError('no such colour: ü')", "no such colour: ü", 500, "ValueError"),
+    "raises_nothing": Bad(HEAD + "raise KeyError", "", 500, "KeyError"),
+    "exits": Bad(HEAD + "sys.exit(3)", r"the function exited with code 3 before it answered", 500, "Exited"),
+    "exits_well": Bad(
+        HEAD + "os._exit(0)", r"the function exited with code 0 before it answered", 500, "Exited"
+    ),
+    "aborts": Bad(HEAD + "os.abort()", r"the function was killed by SIGABRT", 500, "Crashed"),
+    "loops": Bad(
+        HEAD + "while True: pass",
+        r"the function did not answer within its limit of 1 s",
+        504,
+        "TimedOut",
+        timeout=1,
+    ),
+    "sleeps": Bad(
+        HEAD + "time.sleep(1e6)",
+        r"the function did not answer within its limit of 1 s",
+        504,
+        "TimedOut",
+        timeout=1,
+    ),
+    "eats": Bad(
+        HEAD + "return len(bytearray(os.urandom(1)) * (300 << 20))",
+        r"the function used more than its 128 MB of memory",
+        507,
+        "OutOfMemory",
+        needs="lean",
+    ),
+    "floods": Bad(
+        HEAD + "sys.stdout.write('x' * (100 << 20)); sys.stdout.flush(); return 1",
+        r"more than 16777216 bytes written to stdout or stderr",
+        500,
+        "OutputTooLarge",
+    ),
+    "answers_no_json": Bad(HEAD + "return {1, 2}", r".*set.*", 500, "BadResult"),
+    "answers_nan": Bad(HEAD + "return float('nan')", r".*", 500, "BadResult"),
+    "answers_too_much": Bad(HEAD + "return 'x' * (7 << 20)", r".*6291456.*", 500, "ResultTooLarge"),
+    "imports_nothing": Bad(
+        "import no_such_module_anywhere\n" + HELLO,
+        r"ModuleNotFoundError: No module named 'no_such_module_anywhere'",
+        500,
+        "ImportFailed",
+    ),
+    "is_no_python": Bad(
+        "def lambda_handler(:\n    pass\n", r"SyntaxError: .*main\.py, line 1.*", 500, "ImportFailed"
+    ),
+    "raises_at_import": Bad("1 / 0\n" + HELLO, r"ZeroDivisionError: division by zero", 500, "ImportFailed"),
+    "exits_at_import": Bad("import sys; sys.exit(4)\n" + HELLO, r".*4.*", 500, "ImportFailed"),
+    "has_no_handler": Bad("def other(event, context): pass\n", r".*lambda_handler.*", 500, "NoSuchHandler"),
+}
+
+
+@pytest.fixture(params=BAD)
+def bad(request: pytest.FixtureRequest, sandbox: str) -> tuple[str, Bad]:
+    case = BAD[request.param]
+    if case.needs and case.needs != sandbox:
+        pytest.skip(f"{sandbox} cannot hold this; see SECURITY.md")
+    return request.param, case
+
+
+def test_a_bad_function_is_explained_by_the_worker_front(node: RunningNode, bad: tuple[str, Bad]) -> None:
+    name, case = bad
+    node.package(name, {"main.py": case.code}, {"timeout": case.timeout})
+    answer = node.execute(name)
+    message = failure(answer)
+    is_exception = case.type not in (
+        "Exited",
+        "Crashed",
+        "TimedOut",
+        "OutOfMemory",
+        "OutputTooLarge",
+        "ResultTooLarge",
+    )
+    prefix = case.type + (": " if case.message else "") if is_exception else ""
+    assert answer.status == 500
+    assert is_like(re.escape(prefix) + case.message, message), message
+    assert "server-timing" in answer.headers
+    assert is_like("[0-9a-f]{32}", answer.headers["x-invocation-id"])
+
+
+def test_a_bad_function_is_explained_by_the_functions_door(node: RunningNode, bad: tuple[str, Bad]) -> None:
+    name, case = bad
+    deployed = node.deploy(f"{name}-{case.timeout}", case.code, timeout=case.timeout)
+    assert deployed.status == 201, deployed
+    status, type_, message = error(node.call(f"{name}-{case.timeout}"))
+    assert (status, type_) == (case.status, case.type)
+    assert is_like(case.message or ".*", message), message
+    assert node.ask("DELETE", f"/functions/{name}-{case.timeout}").status == 200
+
+
+# Packages
+
+
+def archive(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members:
+            packed.writestr(name, content)
+    return target.getvalue()
+
+
+def link(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+CONFIG = b'{"environment": "python"}'
+GOOD = zipped("pack", {"main.py": HELLO}, {"environment": "python"})
+PACKAGES = {
+    "no zip": (b"this is no zip at all", r".*"),
+    "cut zip": (GOOD[: len(GOOD) // 2], r".*"),
+    "damaged zip": (GOOD[:60] + bytes(40) + GOOD[100:], r".*"),
+    "empty file": (b"", r".*empty.*"),
+    "empty zip": (archive(), r".*"),
+    "zip bomb": (archive(("pack/config.json", CONFIG), ("pack/zeros", bytes(1 << 30))), r".*"),
+    "path escape": (archive(("pack/config.json", CONFIG), ("pack/../../evil", b"x")), r".*\.\./\.\./evil.*"),
+    "absolute path": (
+        archive(("pack/config.json", CONFIG), ("/tmp/stoker-evil", b"x")),
+        r".*/tmp/stoker-evil.*",
+    ),
+    "link out": (
+        archive(("pack/config.json", CONFIG), (link("pack/main.py"), b"/etc/passwd")),
+        r".*pack/main\.py.*",
+    ),
+    "missing entry": (zipped("pack", {"other.py": HELLO}, {"environment": "python"}), r".*main\.py.*"),
+    "no config": (zipped("pack", {"main.py": HELLO}), r".*config\.json.*"),
+    "config is no JSON": (zipped("pack", {"main.py": HELLO, "config.json": "{"}), r".*config\.json.*"),
+    "unknown language": (
+        zipped("pack", {"main.py": HELLO}, {"environment": "cobol85"}),
+        r".*cobol85.*nodejs.*python.*",
+    ),
+    "bad key": (
+        zipped("pack", {"main.py": HELLO}, {"environment": "python", "memory_mb": "much"}),
+        r".*memory_mb.*much.*",
+    ),
+    "unknown dependency": (
+        zipped(
+            "pack",
+            {"main.py": HELLO, "requirements.txt": "stoker-has-no-such-dependency==1.0\n"},
+            {"environment": "python"},
+        ),
+        r".*stoker-has-no-such-dependency.*",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PACKAGES)
+def test_a_bad_package_is_refused_with_the_reason_and_a_good_one_heals_it(
+    node: RunningNode, case: str
+) -> None:
+    content, pattern = PACKAGES[case]
+    node.raw_package("pack", content)
+    answer = node.execute("pack")
+    assert answer.status == 500
+    message = failure(answer)
+    assert is_like(pattern, message), message
+    node.raw_package("pack", GOOD)
+    node.ask("GET", "/clear?reset_images=true")
+    assert node.execute("pack").json["Result"]["body"] == "Hello World"
+    assert node.ask("GET", "/clear?reset_images=true").text == "done; reset_images=true"
+
+
+def test_an_unknown_function_has_no_package(node: RunningNode) -> None:
+    answer = node.execute("nobody")
+    assert answer.status == 500
+    assert is_like(r".*nobody\.zip.*", failure(answer))
+    assert error(node.call("nobody"))[:2] == (404, "no_such_function")
+
+
+@pytest.mark.parametrize("name", ["..%2F..%2Fetc%2Fpasswd", "%2e%2e", "a%00b", "a%0d%0ax:%20y", "x" * 200])
+def test_a_name_that_is_a_path_is_no_function(node: RunningNode, name: str) -> None:
+    answer = node.execute(name)
+    assert answer.status == 500
+    assert failure(answer).startswith("no such function")
+    assert error(node.call(name))[0] in (400, 404)
+
+
+# Requests
+
+
+def test_an_event_of_ten_megabytes_is_refused_by_size(node: RunningNode) -> None:
+    event = b'"' + b"x" * (TOO_LARGE - 2) + b'"'
+    said = f"the event has {TOO_LARGE} bytes, this node takes at most {6 << 20}"
+    answer = node.ask("POST", "/execute?name=hello", event)
+    assert (answer.status, failure(answer)) == (413, said)
+    assert error(node.ask("POST", "/functions/hello/call", event)) == (413, "payload_too_large", said)
+
+
+def test_an_event_that_is_not_json_is_the_callers_mistake(node: RunningNode) -> None:
+    answer = node.ask("POST", "/execute?name=hello", b"{'a': 1}")
+    assert (answer.status, failure(answer)) == (400, "the body is not JSON: expected '\"' (byte 1)")
+    assert node.deploy("plain", HELLO).status == 201
+    assert error(node.ask("POST", "/functions/plain/call", b"{'a': 1}"))[:2] == (400, "BadEvent")
+    assert node.ask("DELETE", "/functions/plain").status == 200
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_other_methods_are_told_which_there_are(node: RunningNode, method: str) -> None:
+    answer = node.ask(method, "/execute?name=hello")
+    assert answer.status == 405
+    if method != "HEAD":
+        assert failure(answer) == f"/execute takes GET and POST, not {method}"
+
+
+def test_an_unknown_path_has_the_failure_shape(node: RunningNode) -> None:
+    answer = node.ask("GET", "/nowhere")
+    assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
+    assert failure(answer).startswith("no such path '/nowhere'")
+
+
+@pytest.mark.parametrize("seconds_in", [0, 1])
+def test_a_client_that_leaves_in_the_middle_takes_its_call_along(node: RunningNode, seconds_in: int) -> None:
+    node.package("slow", {"main.py": HEAD + "time.sleep(600); return 1"}, {"timeout": 600})
+    with socket.create_connection(("127.0.0.1", node.port)) as client:
+        client.sendall(b"GET /execute?name=slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        while seconds_in and not node.ask("GET", "/stats").json["data"]["pool"]["busy"]:
+            pass
+    wait_until_empty(node)
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_costs_nothing(node: RunningNode) -> None:
+    with socket.create_connection(("127.0.0.1", node.port)) as client:
+        client.sendall(b"POST /execute?name=hello HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n{")
+    wait_until_empty(node)
+
+
+def test_of_two_deploys_at_once_one_wins_and_the_other_is_told(node: RunningNode) -> None:
+    answers = together(lambda: node.deploy("twins", HELLO), lambda: node.deploy("twins", HELLO))
+    assert sorted(answer.status for answer in answers) == [201, 409]
+    refused = max(answers, key=lambda answer: answer.status)
+    assert error(refused)[1] == "already_exists"
+    assert "twins" in error(refused)[2]
+    assert node.call("twins", {"a": 1}).json["event"] == {"a": 1}
+    assert node.ask("DELETE", "/functions/twins").status == 200
+
+
+def test_two_first_calls_at_once_build_once_and_both_are_answered(node: RunningNode) -> None:
+    node.package("first", {"main.py": HELLO})
+    answers = together(*[lambda n=n: node.execute("first", n) for n in range(4)])  # type: ignore[misc]
+    assert sorted(answer.json["Result"]["event"] for answer in answers) == [0, 1, 2, 3]
+
+
+def test_a_request_that_is_not_http_is_refused(node: RunningNode) -> None:
+    with socket.create_connection(("127.0.0.1", node.port)) as client:
+        client.sendall(b"\x16\x03\x01\x02\x00 this is no HTTP\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    "key", ["rest_mode=true", "container_pool_num=many", "using_rest_mode=", "rest_container_life_time=-1"]
+)
+def test_a_bad_configuration_changes_nothing(node: RunningNode, key: str) -> None:
+    before = node.ask("GET", "/configure").json["State"]
+    answer = node.ask("GET", f"/configure?container_pool_limit=3&{key}")
+    assert answer.status == 400
+    assert failure(answer)
+    assert node.ask("GET", "/configure").json == {"Message": "nothing changed", "State": before}
+
+
+BAD_WISHES = [
+    (b"{", "bad_request", "the body is not JSON: Input data was truncated"),
+    (b'{"name": "a"}', "bad_request", "code is not given; needed are code, name, runtime"),
+    (
+        b'{"name": "a/b", "runtime": "python", "code": "eA=="}',
+        "bad_request",
+        "name is \"a/b\"; it must be 1 to 63 letters, digits, '_', '.' or '-', "
+        "the first a letter or digit, and no id",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wish", "type_", "said"), BAD_WISHES)
+def test_a_bad_wish_for_a_function_names_the_field(
+    node: RunningNode, wish: bytes, type_: str, said: str
+) -> None:
+    assert error(node.ask("POST", "/functions", wish)) == (400, type_, said)
