@@ -37,7 +37,7 @@ TABLE: dict[str, set[str]] = {
     "linux": ROOM,
     "telemetry": ROOM,
     "admission": ROOM,
-    "code": ROOM | {"sandboxes.contract"},
+    "code": ROOM | {"sandboxes.contract", "records.model"},
     "records": ROOM,
     "pool": ROOM | {"code", "deadlines", "sandboxes.contract", "runtimes.contract", "runtimes.wire"},
     "runtimes": ROOM | {"sandboxes.contract"},
@@ -45,7 +45,7 @@ TABLE: dict[str, set[str]] = {
     "sandboxes": ROOM,
     "sandboxes.*": ROOM | {"sandboxes.contract", "linux"},
     "doors": ROOM,
-    "doors.*": ROOM | {"doors.contract", "doors.explanation"},
+    "doors.*": ROOM | {"doors.contract", "doors.explanation", "records.model"},
 }
 # What may be named in annotations only, under TYPE_CHECKING: a door is given the node, it never makes one.
 NAMED: dict[str, set[str]] = {"doors.*": {"node"}, "doors": {"node"}}
