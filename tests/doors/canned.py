@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stoker.errors import NodeError
+from stoker.errors import AlreadyExists, NodeError, NoSuchFunction
+from stoker.records.model import FunctionConfig, FunctionRecord, InvocationRecord
 from stoker.settings import Settings
-from stoker.types import Invocation, Outcome, Phases, Status
+from stoker.telemetry.metrics import Metrics
+from stoker.types import Invocation, Outcome, Phases, Reuse, Status
 
 ID = "0190c0de000070008000000000000001"
 
@@ -88,6 +90,9 @@ class CannedCode:
     def set_limit(self, bytes_: int) -> None:
         self.limits.append(bytes_)
 
+    def snapshot(self) -> dict[str, int]:
+        return {"size_bytes": 0}
+
     def forget_catalog(self, name: str) -> None:
         self.forgotten.append(name)
 
@@ -102,8 +107,68 @@ class CannedPool:
     async def clear(self, catalog: str) -> None:
         self.cleared.append(catalog)
 
+    def snapshot(self) -> dict[str, int]:
+        return {"busy": 0}
+
     def set_prewarm(self, limit: int, num: int) -> None:
         self.prewarm.append((limit, num))
+
+
+class CannedFunctions:
+    """Deployed functions in a dictionary; remembers what was wished."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, FunctionRecord] = {}
+        self.wishes: list[dict[str, Any]] = []
+
+    async def get(self, ref: str) -> FunctionRecord:
+        for record in self.known.values():
+            if ref in (record.name, record.id):
+                return record
+        raise NoSuchFunction(f"there is no function {ref!r}")
+
+    async def list(self, limit: int, offset: int = 0, name: str | None = None) -> list[FunctionRecord]:
+        found = [record for record in self.known.values() if name in (None, record.name)]
+        return found[offset : offset + limit]
+
+    async def create(self, name: str, code: bytes, **fields: Any) -> FunctionRecord:
+        self.wishes.append({"name": name, "code": code, **fields})
+        if name in self.known:
+            raise AlreadyExists(f"there is a function {name!r} already")
+        self.known[name] = function_record(name)
+        return self.known[name]
+
+    async def change(self, ref: str, **fields: Any) -> FunctionRecord:
+        self.wishes.append(fields)
+        return await self.get(ref)
+
+    async def delete(self, ref: str) -> FunctionRecord:
+        return self.known.pop((await self.get(ref)).name)
+
+
+def function_record(name: str) -> FunctionRecord:
+    return FunctionRecord(
+        id=ID[:-1] + "f",
+        name=name,
+        runtime="python",
+        handler="main.lambda_handler",
+        digest="d1",
+        config=FunctionConfig(reuse=Reuse.PROCESS),
+        created_at=1_700_000_000.0,
+        updated_at=1_700_000_000.25,
+    )
+
+
+class CannedRecords:
+    """Invocations of one function, newest first."""
+
+    def __init__(self) -> None:
+        self.function = ""
+        self.kept: list[InvocationRecord] = []
+
+    async def invocations(self, function: str, limit: int, after: str | None) -> list[InvocationRecord]:
+        kept = self.kept if function == self.function else []
+        return [one for one in reversed(kept) if one.id > after][:limit] if after else kept[:limit]
 
 
 class CannedNode:
@@ -116,6 +181,10 @@ class CannedNode:
         self.open_calls: list[tuple[CannedCall, Callable[[Outcome | NodeError], None]]] = []
         self.code = CannedCode()
         self.pool = CannedPool()
+        self.functions = CannedFunctions()
+        self.records = CannedRecords()
+        self.metrics = Metrics()
+        self.is_draining = False
 
     def new_id(self) -> str:
         return ID

@@ -335,7 +335,7 @@ def test_a_bad_configuration_changes_nothing(node: RunningNode, key: str) -> Non
 
 BAD_WISHES = [
     (b"{", "bad_request", "the body is not JSON: Input data was truncated"),
-    (b'{"name": "a"}', "bad_request", "code is not given; needed are code, name, runtime"),
+    (b'{"name": "a"}', "bad_request", "code is not given; needed are code, name"),
     (
         b'{"name": "a/b", "runtime": "python", "code": "eA=="}',
         "bad_request",

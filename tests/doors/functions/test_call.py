@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -127,6 +128,23 @@ async def test_what_the_listener_refuses_has_this_doors_shape() -> None:
         500,
         {"error": {"type": "internal_error", "message": "internal error; the node's log says more"}},
     )
+
+
+async def test_an_id_is_as_good_as_a_name() -> None:
+    node = CannedNode()
+    record = await node.functions.create("hello", b"")
+    paper = send(node, target=f"/functions/{record.id}/call")
+    assert paper.on_left is not None
+    await asyncio.sleep(0)
+    assert node.calls[0].function == "functions/hello"
+    assert paper.answer[0] == 200
+
+
+async def test_an_id_of_nobody_is_not_found() -> None:
+    paper = send(CannedNode(), target=f"/functions/{ID}/call")
+    await asyncio.sleep(0)
+    assert paper.answer[0] == 404
+    assert json.loads(paper.answer[2])["error"]["type"] == "no_such_function"
 
 
 async def test_a_client_that_leaves_ends_its_call() -> None:

@@ -9,11 +9,12 @@ from urllib.parse import parse_qsl
 
 from litestar import Request, Response, Router, delete, get, post, put
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 
 from stoker.doors import explanation
 from stoker.doors.functions import fields, replies, shapes
 from stoker.doors.functions.call import CATALOG
-from stoker.errors import BadRequest, NodeError
+from stoker.errors import BadRequest, NodeError, NoSuchFunction, PayloadTooLarge
 
 if TYPE_CHECKING:
     from stoker.node import Node
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 AnyRequest = Request[Any, Any, Any]
 
 JSON = "application/json"
-NEEDED = frozenset({"name", "runtime", "code"})
+FRONT = "front"
+NEEDED = frozenset({"name", "code"})  # what else there is to know, a package may say itself
+TYPES = {404: "not_found", 405: "method_not_allowed", 413: PayloadTooLarge.code}
 MOST_AT_ONCE = 1000
 PAGE = 50
 
@@ -47,29 +50,28 @@ def router(node: Node) -> Router:
         return _data(shown, paging={"limit": limit, "offset": offset, "count": len(shown)})
 
     @get("/functions/{ref:str}")
-    async def show(ref: str) -> Response[bytes]:
+    async def show(ref: FromPath[str]) -> Response[bytes]:
         return _data(shapes.function(await node.functions.get(ref)))
 
     @put("/functions/{ref:str}", request_max_body_size=largest)
-    async def change(ref: str, request: AnyRequest) -> Response[bytes]:
+    async def change(ref: FromPath[str], request: AnyRequest) -> Response[bytes]:
         wish = await asyncio.to_thread(fields.read, await request.body(), frozenset[str]())
         return _data(shapes.function(await node.functions.change(ref, **wish)))
 
     @delete("/functions/{ref:str}", status_code=200)
-    async def remove(ref: str) -> Response[bytes]:
+    async def remove(ref: FromPath[str]) -> Response[bytes]:
         return _data(shapes.function(await node.functions.delete(ref)))
 
     @get("/functions/{ref:str}/logs")
-    async def logs(ref: str, request: AnyRequest) -> Response[bytes]:
+    async def logs(ref: FromPath[str], request: AnyRequest) -> Response[bytes]:
         asked = _parameters(request, {"after", "limit"})
-        limit = _number(asked, "limit", PAGE, 1)
-        key = await _key(node, ref)
-        records = await node.records.invocations(function=key, limit=limit, after=asked.get("after"))
+        records = await _records(node, ref, _number(asked, "limit", PAGE, 1), asked.get("after"))
         return _data([shapes.invocation(record) for record in records])
 
     @get("/stats")
     async def stats() -> Response[bytes]:
-        return _data(node.stats())
+        rooms = {"calls": node.metrics.snapshot(), "pool": node.pool.snapshot(), "code": node.code.snapshot()}
+        return _data({"node": node.settings.node_id, "draining": node.is_draining, **rooms})
 
     return Router(
         path="/",
@@ -79,8 +81,20 @@ def router(node: Node) -> Router:
     )
 
 
-async def _key(node: Node, ref: str) -> str:
-    return f"{CATALOG}/{(await node.functions.get(ref)).name}"
+async def _records(node: Node, ref: str, limit: int, after: str | None) -> list[Any]:
+    """The newest invocations, or the first after one, oldest first.
+
+    A name that was not deployed may be one of the Worker Front's; then its calls are shown.
+    """
+    try:
+        key = f"{CATALOG}/{(await node.functions.get(ref)).name}"
+        unknown = None
+    except NoSuchFunction as error:
+        key, unknown = f"{FRONT}/{ref}", error
+    records = await node.records.invocations(function=key, limit=limit, after=after)
+    if unknown is not None and not records and after is None:
+        raise unknown
+    return list(records) if after else list(reversed(records))
 
 
 def _parameters(request: AnyRequest, known: set[str]) -> dict[str, str]:
@@ -114,8 +128,8 @@ def _failed(_: AnyRequest, error: NodeError) -> Response[bytes]:
 
 def _refused(_: AnyRequest, error: HTTPException) -> Response[bytes]:
     """What Litestar itself will not take."""
-    body = replies.fault("bad_request" if error.status_code < 500 else "internal_error", error.detail)
-    return Response(body, media_type=JSON, status_code=error.status_code)
+    type_ = TYPES.get(error.status_code, "internal_error" if error.status_code >= 500 else "bad_request")
+    return Response(replies.fault(type_, error.detail), media_type=JSON, status_code=error.status_code)
 
 
 def _broken(request: AnyRequest, error: Exception) -> Response[bytes]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from stoker.doors import explanation
 from stoker.doors.contract import Exchange
 from stoker.doors.functions import replies
+from stoker.doors.functions.fields import is_id
 from stoker.errors import NodeError
 from stoker.types import Invocation, Outcome, Phases, Reuse
 
@@ -25,12 +27,32 @@ class Caller:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._patience_s = node.settings.call_patience_s
+        self._resolving: set[asyncio.Task[None]] = set()
 
     def answer(self, exchange: Exchange) -> None:
         """Start the call that this request asks for; it replies when it settles."""
+        ref = exchange.path[_BEFORE:_AFTER]
+        if is_id(ref):
+            task = asyncio.get_running_loop().create_task(self._answer_by_id(exchange, ref))
+            exchange.on_left = task.cancel
+            self._resolving.add(task)
+            task.add_done_callback(self._resolving.discard)
+        else:
+            self._start(exchange, ref)
+
+    async def _answer_by_id(self, exchange: Exchange, ref: str) -> None:
+        """An id costs a look into the records; a name costs nothing."""
+        try:
+            name = (await self._node.functions.get(ref)).name
+        except NodeError as error:
+            self.refuse(exchange, error)
+        else:
+            self._start(exchange, name)
+
+    def _start(self, exchange: Exchange, name: str) -> None:
         invocation = Invocation(
             id=self._node.new_id(),
-            function=f"{CATALOG}/{exchange.path[_BEFORE:_AFTER]}",
+            function=f"{CATALOG}/{name}",
             body=exchange.body or EMPTY_EVENT,
             deadline=exchange.received + self._patience_s,
             reuse=Reuse.PROCESS,

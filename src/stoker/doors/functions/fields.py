@@ -39,6 +39,11 @@ def read(body: bytes, needed: frozenset[str]) -> dict[str, Any]:
     return {field: _reader(field)(field, value) for field, value in given.items()}
 
 
+def is_id(ref: str) -> bool:
+    """Whether this is how ids look; no name of a function looks so."""
+    return len(ref) == 32 and _ID.fullmatch(ref) is not None
+
+
 def _reader(field: str) -> Reader:
     if field not in READERS:
         raise BadRequest(f"unknown field {field[:LONGEST_SHOWN]!r}; there are {', '.join(READERS)}")
@@ -65,7 +70,7 @@ def _kind(value: object) -> str:
 
 
 def _name(field: str, value: Any) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or _ID.fullmatch(value):
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or is_id(value):
         _refuse(
             field, value, "1 to 63 letters, digits, '_', '.' or '-', the first a letter or digit, and no id"
         )
@@ -133,7 +138,7 @@ def _metadata(field: str, value: Any) -> dict[str, Any]:
 
 def _choice(kind: type[Reuse] | type[Network]) -> Reader:
     def reader(field: str, value: Any) -> Reuse | Network:
-        words = [one.value for one in kind]
+        words = [one.value for one in kind if one is not Network.HOST]
         if value not in words:
             _refuse(field, value, "one of " + ", ".join(words))
         return kind(value)
@@ -155,6 +160,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "metadata": _metadata,
         "reuse": _choice(Reuse),
         "concurrency": _whole(1, 10_000),
+        "network": _choice(Network),
         "sandbox": _text(64, 1),
     }
 )
