@@ -323,7 +323,9 @@ class Call:
             rooms.deadlines.forget(self)
             if self._lease is not None:
                 self._lease.live.leave(self._number)
-                rooms.pool.give_back(self._lease.number, is_healthy)
+                rooms.pool.give_back(
+                    self._lease.number, is_healthy, self.phases.run / 1000 if is_healthy else None
+                )
             elif self._asked:
                 rooms.pool.withdraw(self._asked)
             if self._pin is not None:

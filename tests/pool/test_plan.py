@@ -99,10 +99,33 @@ def test_short_calls_wait_for_the_sandbox_that_is_there_instead_of_starting_anot
     plan, a = Plan(1000), need()
     warm(plan, 1, a)
     plan.on(LeaseAsked(2, a), 0)
-    plan.on(LeaseReturned(2, True), START_COST_S / 10)
+    plan.on(LeaseReturned(2, True, run_s=START_COST_S / 10), 0)
     plan.on(LeaseAsked(3, a), 1)
     assert plan.on(LeaseAsked(4, a), 1) == []
+
+
+def test_a_line_that_does_not_move_gets_another_sandbox_however_short_calls_were() -> None:
+    plan, a = Plan(1000), need()
+    warm(plan, 1, a)
+    plan.on(LeaseAsked(2, a), 0)
+    plan.on(LeaseReturned(2, True, run_s=START_COST_S / 10), 0)
+    plan.on(LeaseAsked(3, a), 1)
+    plan.on(LeaseAsked(4, a), 1)
     assert plan.on(Tick(), 1 + 2 * START_COST_S) == [StartSandbox(2, a)]
+
+
+def test_starts_go_round_the_functions_that_wait() -> None:
+    plan, a, b = Plan(300), need("a"), need("b")
+    for lease in (1, 2, 3):
+        plan.on(LeaseAsked(lease, need("full")), 0)
+        plan.on(SandboxReady(lease), 0)
+    for lease, which in ((4, a), (5, a), (6, b), (7, b)):
+        plan.on(LeaseAsked(lease, which), 0)
+    started = []
+    for lease in (1, 2, 3):
+        plan.on(LeaseReturned(lease, False), 0)
+        started += plan.on(SandboxGone(lease), 0)
+    assert started == [StartSandbox(4, a), StartSandbox(5, b), StartSandbox(6, a)]
 
 
 def test_a_shared_sandbox_serves_as_many_as_it_has_places() -> None:

@@ -5,11 +5,11 @@ reports back with further events. There is one line of waiting leases, in order 
 
 * A lease is granted on a ready sandbox of its revision and reuse that has a place free; only then
   is it bound, so that a call which waits for a new sandbox takes a warm one freed before.
-* Otherwise a sandbox is started for it, unless the line of its revision would be served sooner by
-  those that are there (see `_is_worth_starting`).
-* Starts are strictly first come, first served: when the one at the head needs room, nobody behind it
-  takes that room, else large functions starve. Granting what is already there needs no room and may
-  overtake.
+* Otherwise a sandbox is started for it, unless those that are there will serve it sooner (see
+  `Group.is_worth_starting`).
+* Starts go round: each group with waiting leases gets one in turn. When the group whose turn it is
+  needs room, nobody behind it takes that room, else large functions starve. Granting what is already
+  there needs no room and may overtake.
 * Room is made by destroying idle sandboxes, those idle longest first, and only when that suffices.
   A sandbox holds its memory until it is gone, so the start waits for `SandboxGone`.
 * What room is left when nobody waits goes to prewarming.
@@ -68,6 +68,8 @@ class LeaseWithdrawn(msgspec.Struct, frozen=True):
 class LeaseReturned(msgspec.Struct, frozen=True):
     lease: int
     is_healthy: bool
+    run_s: float | None = None
+    """How long the function itself ran, where it came to an answer."""
 
 
 class SandboxReady(msgspec.Struct, frozen=True):
@@ -155,11 +157,12 @@ class Phase(Enum):
 class Entry:
     """One sandbox, as the plan sees it."""
 
-    __slots__ = ("id", "idle_since", "is_retired", "leases", "need", "phase", "served", "waited_for")
+    __slots__ = ("group", "id", "idle_since", "is_retired", "leases", "need", "phase", "served", "waited_for")
 
-    def __init__(self, number: int, need: Need, now: float, waited_for: bool) -> None:
+    def __init__(self, number: int, group: Group, now: float, waited_for: bool) -> None:
         self.id = number
-        self.need = need
+        self.group = group
+        self.need = group.need
         self.phase = Phase.STARTING
         self.leases = 0
         self.served = 0
@@ -183,30 +186,56 @@ class Entry:
 class Group:
     """Everything of one revision and reuse: its sandboxes and who waits for them."""
 
-    __slots__ = ("entries", "free", "last_asked", "need", "prewarm_failed", "run_s", "waiting")
+    __slots__ = (
+        "entries",
+        "free",
+        "last_asked",
+        "moved_at",
+        "need",
+        "prewarm_failed",
+        "run_s",
+        "serving",
+        "starting",
+        "waiting",
+    )
 
     def __init__(self, need: Need) -> None:
         self.need = need
         self.entries: dict[int, Entry] = {}
         self.free: OrderedDict[int, Entry] = OrderedDict()
         """Those with a place, the most recently freed last: a few stay hot, the rest can expire."""
-        self.waiting: OrderedDict[int, float] = OrderedDict()
+        self.waiting: OrderedDict[int, None] = OrderedDict()
+        self.serving = 0
+        """Sandboxes that are ready and not retired."""
+        self.starting = 0
+        """Places of those being started."""
         self.run_s = -1.0
+        self.moved_at = 0.0
+        """When its line last moved, or began."""
         self.last_asked = NEVER
         self.prewarm_failed = False
 
     def __repr__(self) -> str:
         return f"<Group {self.need.function} {len(self.entries)} sandboxes, {len(self.waiting)} waiting>"
 
-    def starting_places(self) -> int:
-        return sum(entry.need.places for entry in self.entries.values() if entry.phase is Phase.STARTING)
-
-    def serving(self) -> int:
-        return sum(entry.phase is Phase.READY and not entry.is_retired for entry in self.entries.values())
+    def wants_start(self, now: float) -> bool:
+        return len(self.waiting) > self.starting and not self.is_full() and self.is_worth_starting(now)
 
     def is_full(self) -> bool:
         """Whether one more sandbox could serve more leases at a time than the function allows."""
         return 0 < self.need.at_most <= len(self.entries) * self.need.places
+
+    def is_worth_starting(self, now: float) -> bool:
+        """Whether those in line would wait longer for the sandboxes that serve than for a new one.
+
+        Reckoned with the time the function itself runs, not with how long leases are held: on a busy
+        machine leases are held longer, and more sandboxes would make that worse. Where the reckoning
+        is wrong because calls hang, the line does not move.
+        """
+        if not self.serving or self.run_s < 0:
+            return True
+        ahead_s = len(self.waiting) * self.run_s / (self.serving * self.need.places)
+        return ahead_s >= START_COST_S or now - self.moved_at >= START_COST_S
 
     def learn(self, run_s: float) -> None:
         self.run_s = run_s if self.run_s < 0 else self.run_s + RUN_WEIGHT * (run_s - self.run_s)
@@ -235,8 +264,10 @@ class Plan:
         self._committed_mb = 0
         self._entries: dict[int, Entry] = {}
         self._groups: dict[GroupKey, Group] = {}
-        self._line: OrderedDict[int, Group] = OrderedDict()
-        self._granted: dict[int, tuple[Entry, float]] = {}
+        self._line: dict[int, Group] = {}
+        self._turns: dict[Group, None] = {}
+        """Groups with waiting leases, whose turn it is to start a sandbox first."""
+        self._granted: dict[int, Entry] = {}
         self._last_sandbox = 0
         self._prewarm = PrewarmChanged(0, 0)
         self._actions: list[Action] = []
@@ -295,32 +326,40 @@ class Plan:
             reason = f"the function needs {need.memory_mb} MB, all sandboxes together may use {self._budget_mb}"
             self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
         elif group.free and not group.waiting:
-            self._grant(event.lease, next(reversed(group.free.values())), now)
+            self._grant(event.lease, next(reversed(group.free.values())))
             self._fill_prewarm(now)
         else:
-            group.waiting[event.lease] = now
+            if not group.waiting:
+                group.moved_at = now
+                self._turns[group] = None
+            group.waiting[event.lease] = None
             self._line[event.lease] = group
-            self._start_for_line(now)
+            if group.wants_start(now):
+                self._start_for_line(now)
 
     def _on_withdrawn(self, event: LeaseWithdrawn, now: float) -> None:
-        group = self._line.pop(event.lease, None)
+        group = self._line.get(event.lease)
         if group is not None:
-            del group.waiting[event.lease]
+            self._unline(event.lease, group)
             self._start_for_line(now)
 
+    def _unline(self, lease: int, group: Group) -> None:
+        del group.waiting[lease], self._line[lease]
+        if not group.waiting:
+            del self._turns[group]
+
     def _on_returned(self, event: LeaseReturned, now: float) -> None:
-        granted = self._granted.pop(event.lease, None)
-        if granted is None:
+        entry = self._granted.pop(event.lease, None)
+        if entry is None:
             return
-        entry, since = granted
         entry.leases -= 1
-        entry.idle_since = now
+        entry.idle_since = entry.group.moved_at = now
         if entry.phase is not Phase.READY:
             return
+        if event.run_s is not None:
+            entry.group.learn(event.run_s)
         if not event.is_healthy or entry.need.reuse is Reuse.NONE:
             self._retire(entry)
-        elif entry.served > 1:
-            self._group(entry).learn(now - since)
         if entry.is_retired:
             if entry.leases == 0:
                 self._destroy(entry)
@@ -328,22 +367,22 @@ class Plan:
         else:
             self._free(entry, now)
 
-    def _grant(self, lease: int, entry: Entry, now: float) -> None:
+    def _grant(self, lease: int, entry: Entry) -> None:
         source = Source.WARM if entry.served else Source.FRESH if entry.waited_for else Source.POOLED
         entry.leases += 1
         entry.served += 1
-        self._granted[lease] = (entry, now)
-        if not entry.has_place:
-            self._group(entry).free.pop(entry.id, None)
+        self._granted[lease] = entry
+        if entry.leases >= entry.need.places:
+            entry.group.free.pop(entry.id, None)
         self._actions.append(GrantLease(lease, entry.id, source))
 
     def _free(self, entry: Entry, now: float) -> None:
         """Offer the entry's places to those who wait for them, then to whoever comes."""
-        group = self._group(entry)
+        group = entry.group
         while group.waiting and entry.has_place:
-            lease, _ = group.waiting.popitem(last=False)
-            del self._line[lease]
-            self._grant(lease, entry, now)
+            lease = next(iter(group.waiting))
+            self._unline(lease, group)
+            self._grant(lease, entry)
         if entry.has_place:
             group.free[entry.id] = entry
             group.free.move_to_end(entry.id)
@@ -358,6 +397,8 @@ class Plan:
             return
         entry.phase = Phase.READY
         entry.idle_since = now
+        entry.group.starting -= entry.need.places
+        entry.group.serving += not entry.is_retired
         if entry.is_retired:
             self._destroy(entry)
         else:
@@ -368,11 +409,11 @@ class Plan:
         entry = self._entries.get(event.sandbox)
         if entry is None or entry.phase is Phase.DYING:
             return
-        group = self._group(entry)
+        group = entry.group
         group.prewarm_failed = group.prewarm_failed or entry.served == 0
         if event.reason and group.waiting:
-            lease, _ = group.waiting.popitem(last=False)
-            del self._line[lease]
+            lease = next(iter(group.waiting))
+            self._unline(lease, group)
             self._actions.append(RefuseLease(lease, event.reason))
         self._destroy(entry)
         self._start_for_line(now)
@@ -382,9 +423,7 @@ class Plan:
         if entry is None:
             return
         self._committed_mb -= entry.need.memory_mb
-        key = (entry.need.revision, entry.need.reuse)
-        group = self._groups[key]
-        del group.entries[entry.id]
+        del entry.group.entries[entry.id]
         self._start_for_line(now)
 
     def _on_retired(self, event: Retired, now: float) -> None:
@@ -399,49 +438,38 @@ class Plan:
         self._start_for_line(now)
 
     def _retire(self, entry: Entry) -> None:
-        entry.is_retired = True
-        self._group(entry).free.pop(entry.id, None)
+        if not entry.is_retired:
+            entry.is_retired = True
+            entry.group.serving -= entry.phase is Phase.READY
+            entry.group.free.pop(entry.id, None)
 
     def _destroy(self, entry: Entry) -> None:
-        self._group(entry).free.pop(entry.id, None)
+        self._retire(entry)
+        if entry.phase is Phase.STARTING:
+            entry.group.starting -= entry.need.places
         entry.phase = Phase.DYING
         self._actions.append(DestroySandbox(entry.id))
 
     def _start(self, group: Group, now: float, waited_for: bool) -> None:
         self._last_sandbox += 1
-        entry = Entry(self._last_sandbox, group.need, now, waited_for)
+        entry = Entry(self._last_sandbox, group, now, waited_for)
         self._entries[entry.id] = group.entries[entry.id] = entry
-        self._committed_mb += group.need.memory_mb
-        self._actions.append(StartSandbox(entry.id, group.need))
-
-    def _group(self, entry: Entry) -> Group:
-        return self._groups[entry.need.revision, entry.need.reuse]
+        group.starting += entry.need.places
+        self._committed_mb += entry.need.memory_mb
+        self._actions.append(StartSandbox(entry.id, entry.need))
 
     # Room
 
     def _start_for_line(self, now: float) -> None:
-        """Start what those in line need, in their order, as far as there is room."""
-        expected = {id(group): group.starting_places() for group in self._line.values()} if self._line else {}
-        for group in list(self._line.values()):
-            if expected[id(group)] > 0:
-                expected[id(group)] -= 1
-            elif group.is_full() or not self._is_worth_starting(group, now):
-                continue
-            elif self._make_room(group.need.memory_mb):
+        """Start what those in line need, group by group in turn, as far as there is room."""
+        while wanting := [group for group in self._turns if group.wants_start(now)]:
+            for group in wanting:
+                if not self._make_room(group.need.memory_mb):
+                    return
                 self._start(group, now, waited_for=True)
-                expected[id(group)] += group.need.places - 1
-            else:
-                return
+                del self._turns[group]
+                self._turns[group] = None
         self._fill_prewarm(now)
-
-    def _is_worth_starting(self, group: Group, now: float) -> bool:
-        """Whether the group's line would take longer than a start, or already has."""
-        serving = group.serving()
-        if not serving or group.run_s < 0:
-            return True
-        waited = now - next(iter(group.waiting.values()))
-        ahead = len(group.waiting) * group.run_s / (serving * group.need.places)
-        return waited >= START_COST_S or ahead >= START_COST_S
 
     def _make_room(self, memory_mb: int) -> bool:
         """True when there is room now. Destroys idle sandboxes if that, and what is dying, makes it."""
@@ -462,7 +490,7 @@ class Plan:
     def _on_tick(self, event: Tick, now: float) -> None:
         prewarmed = self._prewarmed_groups()
         for entry in list(self._entries.values()):
-            is_kept = not entry.served and self._group(entry) in prewarmed
+            is_kept = not entry.served and entry.group in prewarmed
             if entry.is_idle and not is_kept and now - entry.idle_since >= entry.need.keep_s:
                 self._destroy(entry)
         for key, group in list(self._groups.items()):

@@ -114,8 +114,9 @@ class Pool:
             self._schedule_tick()
         return number
 
-    def give_back(self, number: int, is_healthy: bool) -> None:
-        self._feed(LeaseReturned(number, is_healthy))
+    def give_back(self, number: int, is_healthy: bool, run_s: float | None = None) -> None:
+        """The call is over; `run_s` is how long the function itself ran, if it came to an answer."""
+        self._feed(LeaseReturned(number, is_healthy, run_s))
 
     def withdraw(self, number: int) -> None:
         """The caller does not wait any more."""
