@@ -1,0 +1,249 @@
+"""From what a package and its deployer say to the `Function` in force: read, checked, bounded, chosen."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+
+from stoker.code.terms import Terms
+from stoker.errors import BadCode, Refused
+from stoker.types import Function, Network, Reuse
+
+FILE = "config.json"
+MAX_CONFIG_BYTES = 64 * 1024
+MIN_MEMORY_MB = 8
+MAX_CONCURRENCY = 10_000
+MAX_SHOWN = 60
+RESERVED = ".stoker"
+KEYS = ("environment", "handler", "reuse", "memory_mb", "timeout", "concurrency", "network", "sandbox")
+
+_SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Runtime(Protocol):
+    """What is asked of a language here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def default_handler(self) -> str: ...
+    def entry_file(self, handler: str) -> str: ...
+
+
+class Interpreter(Protocol):
+    """What is asked of an installed interpreter here."""
+
+    @property
+    def version(self) -> str: ...
+
+
+class Choice(Protocol):
+    """The answer to "which interpreter for `python3.7`?"."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+    @property
+    def interpreter(self) -> Interpreter: ...
+    @property
+    def note(self) -> str: ...
+
+
+Choose = Callable[[str], Choice]
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function asks for; None where it says nothing."""
+
+    runtime: str | None = None
+    handler: str | None = None
+    reuse: Reuse | None = None
+    memory_mb: int | None = None
+    timeout_s: float | None = None
+    concurrency: int | None = None
+    max_concurrency: int | None = None
+    network: Network | None = None
+    sandbox: str | None = None
+    environment: dict[str, str] | None = None
+    note: str = ""
+
+    def over(self, weaker: Wish) -> Wish:
+        """This wish, and where it says nothing the weaker one."""
+        mine = {
+            name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, "")
+        }
+        return msgspec.structs.replace(weaker, **mine)
+
+
+def read_config(root: Path) -> Wish:
+    """What the package's config.json asks for. Raises `BadCode`."""
+    data = _read_small(root / FILE)
+    if data is None:
+        raise BadCode(f"the package has no {FILE}; it must say which runtime it is for, as its 'environment'")
+    return parse_config(data)
+
+
+def read_config_if_any(root: Path) -> Wish:
+    """The same, for packages that need none."""
+    data = _read_small(root / FILE)
+    return Wish() if data is None else parse_config(data)
+
+
+def parse_config(data: bytes) -> Wish:
+    """A config.json. Keys that are not ours are nothing, but one that looks like ours is noted."""
+    try:
+        config = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadCode(f"{FILE} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise BadCode(f"{FILE} is not a JSON object")
+    readers: dict[str, Callable[[str, Any], Any]] = {
+        "environment": _text,
+        "handler": _text,
+        "sandbox": _text,
+        "memory_mb": _whole,
+        "concurrency": _whole,
+        "timeout": _span,
+        "reuse": _one_of(Reuse),
+        "network": _one_of(Network),
+    }
+    said = {key: readers[key](key, config[key]) for key in KEYS if config.get(key) is not None}
+    renamed = {"environment": "runtime", "timeout": "timeout_s"}
+    return Wish(**{renamed.get(key, key): value for key, value in said.items()}, note=_misspelt(config))
+
+
+def _misspelt(config: dict[str, Any]) -> str:
+    near = {key: difflib.get_close_matches(key, KEYS, 1, 0.8) for key in config if key not in KEYS}
+    return "; ".join(
+        f"{FILE}: {key!r} is ignored, did you mean {found[0]!r}?" for key, found in near.items() if found
+    )
+
+
+def _refuse(key: str, value: object, allowed: str) -> NoReturn:
+    shown = msgspec.json.encode(value).decode()
+    shown = shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + "…"
+    raise BadCode(f"{FILE}: {key!r} is {shown}; it must be {allowed}")
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value or len(value) > 256 or not value.isprintable():
+        _refuse(key, value, "a string of 1 to 256 printable characters")
+    return value
+
+
+def _whole(key: str, value: Any) -> int:
+    if type(value) is not int:
+        _refuse(key, value, "a whole number")
+    return value
+
+
+def _span(key: str, value: Any) -> float:
+    """Seconds, from `30`, `2.5`, `"30s"`, `"500ms"`, `"2m"`."""
+    if type(value) in (int, float):
+        return float(value)
+    match = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        _refuse(key, value, 'a number of seconds, or a string such as "30s", "500ms" or "2m"')
+    return float(match[1]) * _UNIT_S[match[2]]
+
+
+def _one_of(kind: type[Reuse] | type[Network]) -> Callable[[str, Any], Any]:
+    def read(key: str, value: Any) -> Reuse | Network:
+        words = [one.value for one in kind if one is not Network.HOST]
+        if value not in words:
+            _refuse(key, value, f"one of {', '.join(words)}" if len(words) > 1 else f"{words[0]!r}")
+        return kind(value)
+
+    return read
+
+
+def check(wish: Wish, terms: Terms, refusal: type[Refused], where: str = "") -> None:
+    """Whether this node grants what is asked for. Raises `refusal`, naming key, value and range."""
+    most_memory = terms.max_memory_mb or 64 * 1024 * 1024
+    ranges = (
+        ("memory_mb", wish.memory_mb, MIN_MEMORY_MB, most_memory, ""),
+        ("timeout", wish.timeout_s, 0.001, terms.max_timeout_s, " s"),
+        ("concurrency", wish.concurrency, 1, MAX_CONCURRENCY, ""),
+        ("max_concurrency", wish.max_concurrency, 0, MAX_CONCURRENCY, ""),
+    )
+    for key, value, least, most, unit in ranges:
+        if value is not None and not least <= value <= most:
+            raise refusal(f"{where}{key!r} is {value:g}{unit}; this node allows {least:g} to {most:g}{unit}")
+    if wish.network is not None and wish.network is not Network.NONE:
+        raise refusal(f"{where}'network' is {wish.network.value!r}; there is 'none'")
+
+
+def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> Function:
+    """The function in force, its code in `root`; its revision is still to be given. Blocks.
+
+    Raises `BadCode`, and what `choose` raises for a runtime that is not here.
+    """
+    name = key.partition("/")[2]
+    if not wish.runtime:
+        raise BadCode(f"nothing says which runtime {name!r} is for")
+    if (root / RESERVED).exists() and not (root / RESERVED).is_dir():
+        raise BadCode(f"{RESERVED!r} is Stoker's own folder; no package may hold a file of that name")
+    choice = choose(wish.runtime)
+    handler = wish.handler or choice.runtime.default_handler
+    _check_entry(name, handler, choice.runtime, root)
+    base = terms.limits()
+    return Function(
+        key=key,
+        name=name,
+        runtime=choice.runtime.name,
+        version=choice.interpreter.version,
+        handler=handler,
+        revision="",
+        limits=msgspec.structs.replace(
+            base, memory_mb=wish.memory_mb or base.memory_mb, timeout_s=wish.timeout_s or base.timeout_s
+        ),
+        reuse=wish.reuse,
+        concurrency=wish.concurrency or 1,
+        max_concurrency=wish.max_concurrency or 0,
+        sandbox=wish.sandbox,
+        environment=wish.environment or {},
+        note="; ".join(note for note in (choice.note, wish.note) if note),
+    )
+
+
+def _check_entry(name: str, handler: str, runtime: Runtime, root: Path) -> None:
+    entry = runtime.entry_file(handler)
+    parts = entry.split("/")
+    if entry.startswith("/") or ".." in parts or "\0" in entry:
+        raise BadCode(f"the handler {handler!r} of {name!r} leads out of the package")
+    if not (root / entry).is_file():
+        there = ", ".join(sorted(os.listdir(root))[:8])
+        raise BadCode(
+            f"the package of {name!r} has no {entry}, which {runtime.name} needs "
+            f"for the handler {handler!r}; it holds {there}"
+        )
+
+
+def _read_small(path: Path) -> bytes | None:
+    """A file that a stranger made: no link, no pipe, not large. None: there is none."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadCode(f"{path.name} cannot be read: {error.strerror}") from error
+    with open(file, "rb") as opened:
+        info = os.fstat(file)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_CONFIG_BYTES:
+            raise BadCode(f"{path.name} is no file of at most {MAX_CONFIG_BYTES} bytes")
+        return opened.read(MAX_CONFIG_BYTES)
+
+
+def revised(function: Function, digest: str) -> Function:
+    """The function with its revision: other code or other configuration gives another."""
+    plain = msgspec.structs.replace(function, revision="", note="")
+    said = msgspec.json.encode(plain, order="deterministic")
+    return msgspec.structs.replace(function, revision=hashlib.sha256(digest.encode() + said).hexdigest()[:32])

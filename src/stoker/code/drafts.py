@@ -1,0 +1,64 @@
+"""What a catalog knows of a function before it is built: where its package is and how to read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from stoker.code.sources import Package
+from stoker.errors import BadCode
+from stoker.types import Function
+
+NOISE = frozenset({"__MACOSX", ".DS_Store"})
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A function to be made ready."""
+
+    key: str
+    fetch: Callable[[Path], Awaitable[Package]]
+    """Bring the package into the given new file."""
+    find_root: Callable[[Path], Path]
+    """Where the function's own folder is in the unpacked package. Raises `BadCode`."""
+    read: Callable[[Path], Function]
+    """The function whose code lies in the given folder. Blocks; raises `NodeError`."""
+    package: str | None = None
+    """The package's digest, where it is known before it is fetched."""
+
+
+class Catalog(Protocol):
+    """A set of functions under one name."""
+
+    async def draft(self, name: str) -> Draft:
+        """Raises `NoSuchFunction`, `BadRequest`, `CodeUnavailable`."""
+        ...
+
+    async def names(self) -> list[str]:
+        """Those it knows of. Raises `CodeUnavailable`, `BadRequest`."""
+        ...
+
+
+def root_named(name: str) -> Callable[[Path], Path]:
+    """For packages with one top folder named after the function, or with none at all."""
+
+    def find(tree: Path) -> Path:
+        if (tree / name).is_dir() and not (tree / name).is_symlink():
+            return tree / name
+        if (tree / "config.json").is_file():
+            return tree
+        there = ", ".join(sorted(os.listdir(tree))[:8])
+        raise BadCode(f"the package of {name!r} has no folder {name!r} at its top; it holds {there}")
+
+    return find
+
+
+def root_anywhere(tree: Path) -> Path:
+    """For packages of any shape: their single top folder, else their top."""
+    entries = [entry for entry in os.scandir(tree) if entry.name not in NOISE]
+    if len(entries) == 1 and entries[0].is_dir(follow_symlinks=False):
+        return Path(entries[0].path)
+    return tree

@@ -1,0 +1,117 @@
+"""Host files on their way into builds: small ones as copies of our own, folders as they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from stoker.sandboxes.contract import Show
+from stoker.types import MEBIBYTE
+
+INSIDE = "/app/settings"
+MAX_FILE_BYTES = 16 * MEBIBYTE  # the largest bundle of certificates is a tenth of this
+MAX_PAGES = 200
+ALWAYS_SEEN = ("/usr/",)
+
+_LINK = re.compile(rb"""href\s*=\s*["']([^"'#]+)""", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+
+class Luggage:
+    """Collects what builds are to see, and copies what only root may read into one private folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shows: dict[str, Show] = {}
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+        self._owner = os.stat(folder.parent)
+        self._give(folder, 0o700)
+
+    @property
+    def shows(self) -> tuple[Show, ...]:
+        return tuple(self._shows.values())
+
+    def show(self, source: Path, target: str) -> None:
+        """Let builds see a file or folder at a path of ours; the first for a path stays."""
+        self._shows.setdefault(target, Show(str(source), target))
+
+    def show_folder(self, folder: Path) -> None:
+        """Let builds see a folder at its own path, where settings expect it."""
+        path = str(folder)
+        if folder.is_dir() and path != "/" and not f"{path}/".startswith(ALWAYS_SEEN):
+            self.show(folder.resolve(), path)
+
+    def write(self, name: str, text: str) -> str:
+        """A file of ours; its path inside."""
+        copy = self._folder / name
+        copy.write_text(text, "utf-8")
+        return self._pack(copy)
+
+    def copy(self, path: Path) -> str | None:
+        """A copy of a file of the host; its path inside, None when it cannot be read."""
+        copy = self._folder / f"{len(list(self._folder.iterdir()))}-{path.name}"
+        try:
+            with open(path, "rb") as file:
+                copy.write_bytes(file.read(MAX_FILE_BYTES))
+        except OSError as error:
+            log.warning("%s is named by a setting for builds, but cannot be read: %s", path, error.strerror)
+            return None
+        return self._pack(copy)
+
+    def _pack(self, copy: Path) -> str:
+        # Readable for the sandbox's own user; who is not in a build is stopped by the folder's mode.
+        self._give(copy, 0o644)
+        target = f"{INSIDE}/{copy.name}"
+        self.show(copy, target)
+        return target
+
+    def _give(self, path: Path, mode: int) -> None:
+        path.chmod(mode)
+        if os.geteuid() == 0:
+            os.chown(path, self._owner.st_uid, self._owner.st_gid)
+
+    def take_along(self, word: str) -> str:
+        """What a word of a setting must become inside: paths are taken along, all else stays itself."""
+        is_url = word.startswith("file://")
+        path = Path(unquote(urlsplit(word).path) if is_url else os.path.expanduser(word))
+        if not path.is_absolute():
+            return word
+        if path.is_file():
+            copied = self.copy(path)
+            return copied if copied and not is_url else word
+        self.show_folder(path)
+        for folder in linked_folders(path):
+            self.show_folder(folder)
+        return word if is_url else str(path)
+
+
+def linked_folders(index: Path) -> set[Path]:
+    """Folders outside a local package index that its pages link to.
+
+    An index's pages may name files anywhere: `simple/jinja2/index.html` links to `../../files/….whl`.
+    """
+    folders: set[Path] = set()
+    pages = [*index.glob("*.html"), *index.glob("*/index.html")] if index.is_dir() else []
+    for page in pages[:MAX_PAGES]:
+        links = (found.decode("utf-8", "replace") for found in _LINK.findall(page.read_bytes()[:MEBIBYTE]))
+        folders |= {folder for link in links if (folder := _folder_of(link, page, index)) is not None}
+    return folders
+
+
+def _folder_of(link: str, page: Path, index: Path) -> Path | None:
+    parts = urlsplit(link)
+    if parts.scheme not in ("", "file"):
+        return None
+    target = Path(os.path.normpath(page.parent / unquote(parts.path)))
+    if target.is_relative_to(index) or not target.exists():
+        return None
+    beside = index.parent
+    if target.is_relative_to(beside) and target.parent != beside:
+        return beside / target.relative_to(beside).parts[0]
+    return target.parent if target.parent != beside else None
