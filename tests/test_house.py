@@ -16,6 +16,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FUNCTIONS = ROOT / "tests" / "functions"
 TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if FUNCTIONS not in path.parents)
 
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
 WINGS = ("doors", "sandboxes", "runtimes")
 
 # Which modules of ours a room may import. A name allows the module and everything below it; one that
@@ -55,7 +57,9 @@ STANDARD_LIBRARY_ONLY = ("runtimes/python/inside/", "code/workshop/")
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|base|managers?|misc)(_|$)")
 MODULE_AIM, FUNCTION_AIM, PARAMETERS_AIM = 220, 30, 5
 # A file or function at twice its aim is a question. Here are the answers, one sentence each.
-ANSWERED: dict[str, str] = {}
+ANSWERED: dict[str, str] = {
+    "pool.plan": "one state machine; its events and actions, a third of it, are read beside it",
+}
 
 MAKERS = {
     "list",
@@ -383,6 +387,25 @@ def test_every_room_has_a_name_plate(folder: Path) -> None:
     if str(folder.relative_to(SOURCE)).startswith("code/workshop"):
         return  # a function like any other: shown to the sandbox as a folder
     assert (folder / "__init__.py").is_file()
+
+
+def test_every_test_that_the_specification_names_exists() -> None:
+    named = set(re.findall(r"`([Tt]est_?\w+)`", (ROOT / "SPECIFICATION.md").read_text("utf-8")))
+    there = {
+        node.name
+        for path in TESTS
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    there |= {target for path in TESTS for node in tree_of(path).body for target, _ in assigned(node)}
+    assert len(named) > 30
+    assert named - there == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_of_a_document_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 def test_the_table_has_no_row_for_nobody() -> None:
