@@ -1,0 +1,282 @@
+"""Groups of processes that the kernel limits and counts, on whatever this machine has of them.
+
+Version 2 is one tree with every controller; version 1 a tree for each. A machine may have either,
+both (then the controllers are mostly on version 1) or none. What works is found by making a group,
+never by a version number. Every group of ours stands below `stoker-<node id>` in a tree's root (or
+below the parent that the settings name), and nothing else is ever touched.
+
+A process joins by `joining`: descriptors that the child writes "0" to (version 1, about 50 µs), or the
+one that `clone3` takes (version 2; a write to `cgroup.procs` waits there for an RCU grace period, 9 ms).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from stoker.linux.syscalls import pidfd_open, pidfd_send_signal
+
+WANTED = ("memory", "pids", "cpu", "cpuacct")
+PERIOD_US = 100_000
+
+
+class Counts(NamedTuple):
+    """What a group has used; None where the machine does not count it."""
+
+    oom_kills: int = 0
+    memory_peak_bytes: int | None = None
+    cpu_ns: int | None = None
+
+
+class Bounds(NamedTuple):
+    """What a group may use."""
+
+    memory_bytes: int
+    pids: int
+    millicpus: int
+
+
+class Tree(NamedTuple):
+    """One mounted hierarchy with what it controls."""
+
+    root: Path
+    controllers: frozenset[str]
+    version: int
+
+
+class Group:
+    """One group, in as many trees as it takes. Known by its path alone: any process may look at it."""
+
+    def __init__(self, trees: tuple[Tree, ...], path: str) -> None:
+        self._folders = {tree: tree.root / path for tree in trees}
+        self._folder = {name: self._folders[tree] for tree in trees for name in tree.controllers}
+        self.is_version_2 = any(tree.version == 2 for tree in trees)
+
+    def __repr__(self) -> str:
+        return f"<Group {', '.join(map(str, self._folders.values())) or 'of nothing'}>"
+
+    def make(self) -> None:
+        for folder in self._folders.values():
+            folder.mkdir(0o755)
+
+    def joining(self) -> list[int]:
+        """Descriptors to join by; the caller closes them."""
+        if self.is_version_2:
+            return [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in self._folders.values()]
+        return [os.open(folder / "cgroup.procs", os.O_WRONLY) for folder in self._folders.values()]
+
+    def bound(self, bounds: Bounds) -> None:
+        """Set every limit that the machine knows."""
+        for tree, folder in self._folders.items():
+            write = _bound_v2 if tree.version == 2 else _bound_v1
+            write(folder, tree.controllers, bounds)
+
+    def counts(self) -> Counts:
+        """Peak, processor time and memory kills so far."""
+        return _counts_v2(self._folder) if self.is_version_2 else _counts_v1(self._folder)
+
+    def processes(self) -> set[int]:
+        found: set[int] = set()
+        for folder in self._folders.values():
+            found.update(map(int, (_read(folder / "cgroup.procs") or "").split()))
+        return found
+
+    def remove(self) -> None:
+        """HOLDS: every process in it has been waited for."""
+        for folder in self._folders.values():
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                pass
+
+
+def _bound_v1(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
+    if "memory" in controllers:
+        _write(folder / "memory.limit_in_bytes", bounds.memory_bytes)
+        if not _try_write(folder / "memory.memsw.limit_in_bytes", bounds.memory_bytes):
+            _write(folder / "memory.swappiness", 0)  # a kernel that does not account swap
+    if "pids" in controllers:
+        _write(folder / "pids.max", bounds.pids)
+    if "cpu" in controllers:
+        _write(folder / "cpu.cfs_period_us", PERIOD_US)
+        _write(folder / "cpu.cfs_quota_us", _quota_us(bounds))
+
+
+def _bound_v2(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
+    if "memory" in controllers:
+        _write(folder / "memory.max", bounds.memory_bytes)
+        _try_write(folder / "memory.swap.max", 0)
+    if "pids" in controllers:
+        _write(folder / "pids.max", bounds.pids)
+    if "cpu" in controllers:
+        _write(folder / "cpu.max", f"{_quota_us(bounds)} {PERIOD_US}")
+
+
+def _quota_us(bounds: Bounds) -> int:
+    return max(1000, bounds.millicpus * PERIOD_US // 1000)  # the kernel refuses less than a millisecond
+
+
+def _counts_v1(folder: dict[str, Path]) -> Counts:
+    peak = cpu = None
+    kills = 0
+    if "memory" in folder:
+        kills = _field(_read(folder["memory"] / "memory.oom_control"), "oom_kill") or 0
+        peak = _number(_read(folder["memory"] / "memory.max_usage_in_bytes"))
+    if "cpuacct" in folder:
+        cpu = _number(_read(folder["cpuacct"] / "cpuacct.usage"))
+    return Counts(kills, peak, cpu)
+
+
+def _counts_v2(folder: dict[str, Path]) -> Counts:
+    peak = cpu = None
+    kills = 0
+    if "memory" in folder:
+        kills = _field(_read(folder["memory"] / "memory.events"), "oom_kill") or 0
+        peak = _number(_read(folder["memory"] / "memory.peak"))  # Linux 5.19
+    if "cpu" in folder:
+        microseconds = _field(_read(folder["cpu"] / "cpu.stat"), "usage_usec")
+        cpu = None if microseconds is None else microseconds * 1000
+    return Counts(kills, peak, cpu)
+
+
+def _field(text: str | None, name: str) -> int | None:
+    for line in (text or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return None
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _read(path: Path) -> str | None:
+    """The file's text; None when this kernel has no such file, or the group has gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, 65536).decode()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, value: int | str) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, str(value).encode())
+    finally:
+        os.close(descriptor)
+
+
+def _try_write(path: Path, value: int | str) -> bool:
+    try:
+        _write(path, value)
+    except OSError:
+        return False
+    return True
+
+
+def _mounted() -> Iterator[tuple[Path, str, frozenset[str]]]:
+    """Mount point, file system and options of every cgroup mount."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ")[:3]
+        if kind in ("cgroup", "cgroup2"):
+            yield Path(before.split(" ")[4]), kind, frozenset(options.split(","))
+
+
+def find_trees() -> tuple[Tree, ...]:
+    """The trees that control anything of use: those of version 1, else that of version 2, else none."""
+    version_1 = [
+        Tree(root, controllers & frozenset(WANTED), 1)
+        for root, kind, controllers in _mounted()
+        if kind == "cgroup" and controllers & frozenset(WANTED)
+    ]
+    if version_1:
+        return tuple(tree for tree in version_1 if os.access(tree.root, os.W_OK))
+    for root, kind, _ in _mounted():
+        controllers = frozenset((_read(root / "cgroup.controllers") or "").split()) & frozenset(WANTED)
+        if kind == "cgroup2" and controllers and os.access(root, os.W_OK):
+            return (Tree(root, controllers, 2),)
+    return ()
+
+
+class Groups:
+    """The groups of one node: everything below `<parent>/stoker-<node id>` in every tree."""
+
+    def __init__(self, trees: tuple[Tree, ...], node_id: str, parent: str = "") -> None:
+        self.trees = trees
+        self._path = os.path.join(parent.strip("/"), f"stoker-{node_id}")
+        self._parent = parent.strip("/")
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        return frozenset().union(*(tree.controllers for tree in self.trees))
+
+    def keep(self, controllers: frozenset[str]) -> None:
+        """Forget the trees without any of these: what another process found to work."""
+        self.trees = tuple(tree for tree in self.trees if tree.controllers & controllers)
+
+    def group(self, name: str) -> Group:
+        return Group(self.trees, os.path.join(self._path, name))
+
+    def open(self) -> None:
+        """Make the node's own group; forget the trees where that cannot be done."""
+        self.trees = tuple(tree for tree in self.trees if self._make(tree))
+
+    def _make(self, tree: Tree) -> bool:
+        folder = tree.root / self._path
+        try:
+            folder.mkdir(0o755, exist_ok=True)
+            if tree.version == 2:
+                enable = " ".join(f"+{name}" for name in sorted(tree.controllers))
+                _write(tree.root / self._parent / "cgroup.subtree_control", enable)
+                _write(folder / "cgroup.subtree_control", enable)
+        except OSError:
+            return False
+        return True
+
+    def sweep(self) -> None:
+        """End everything in our groups and remove them: an earlier life's, or at the end our own."""
+        for tree in self.trees:
+            folder = tree.root / self._path
+            if folder.is_dir():
+                for child in [path for path in folder.iterdir() if path.is_dir()]:
+                    _empty(child)
+                    child.rmdir()
+                _empty(folder)
+                folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    """Kill until nothing is in the group: what forks while we kill is found in the next round."""
+    while pids := (_read(folder / "cgroup.procs") or "").split():
+        _kill_and_wait([int(pid) for pid in pids])
+
+
+def _kill_and_wait(pids: list[int]) -> None:
+    waiting = select.poll()
+    descriptors = []
+    for pid in pids:
+        try:
+            descriptor = pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        descriptors.append(descriptor)
+        waiting.register(descriptor, select.POLLIN)
+        pidfd_send_signal(descriptor, signal.SIGKILL)
+    left = len(descriptors)
+    while left:
+        for descriptor, _ in waiting.poll():
+            waiting.unregister(descriptor)
+            os.close(descriptor)
+            left -= 1

@@ -1,0 +1,79 @@
+"""Mounts: detached copies that are attached elsewhere, so that no name on the way can be changed."""
+
+from __future__ import annotations
+
+import os
+
+from stoker.linux.syscalls import (
+    CLONE_NEWNS,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_PRIVATE,
+    MS_REC,
+    mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    pivot_root,
+    setns,
+    umount,
+    unshare,
+)
+
+SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+READ_ONLY = SAFE | MOUNT_ATTR_RDONLY
+
+
+def copy_of(path: str | None, attributes: int, folder: int = -100, recursive: bool = False) -> int:
+    """A detached copy of the mount at `path` (or of the descriptor `folder`) with these attributes."""
+    tree = open_tree(path, folder, recursive)
+    try:
+        mount_setattr(tree, attributes, recursive)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def attach(tree: int, target: str) -> None:
+    """Attach a detached copy and give up its descriptor."""
+    try:
+        move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def leave_the_hosts() -> None:
+    """A mount namespace of our own, from which nothing reaches the host's."""
+    unshare(CLONE_NEWNS)
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+def make_root(folder: str) -> None:
+    """Make `folder`, a mount, the root; detach all that was mounted before."""
+    os.chdir(folder)
+    # The old root on top of the new one: no folder is needed to put it in, and "." is then the old.
+    pivot_root(".", ".")
+    umount(".")
+    os.chdir("/")
+
+
+class MountNamespace:
+    """The way into another mount namespace and back.
+
+    HOLDS: the calling process has one thread, and what it does there is `attach` on a path that no
+    stranger could have changed.
+    """
+
+    def __init__(self) -> None:
+        self._home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+
+    def attach_in(self, pidfd: int, trees: list[tuple[int, str]]) -> None:
+        """Attach detached copies in the namespace of the process that `pidfd` stands for."""
+        setns(pidfd, CLONE_NEWNS)
+        try:
+            for tree, target in trees:
+                move_mount(tree, target)
+        finally:
+            setns(self._home, CLONE_NEWNS)

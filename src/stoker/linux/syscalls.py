@@ -1,0 +1,193 @@
+"""The system calls that Python's standard library does not have, one wrapper each.
+
+This file is read by every interpreter that takes part in making a sandbox: the node's, the helper's
+and, in a zygote, that of the function (any Python from 3.8 on). Hence nothing but the standard
+library, no syntax newer than 3.8, and no import that a zygote would have to carry into every sandbox.
+
+A wrapper either does what its name says or raises `OSError` with the name of the call. `clone3` and
+all that came after Linux 5.1 have the same number on every architecture; what is older goes through
+libc or stands in `OLD`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import sys
+
+OLD = {"x86_64": {"pivot_root": 155, "keyctl": 250}, "aarch64": {"pivot_root": 41, "keyctl": 219}}
+PIDFD_SEND_SIGNAL, OPEN_TREE, MOVE_MOUNT, PIDFD_OPEN, CLONE3, CLOSE_RANGE = 424, 428, 429, 434, 435, 436
+MOUNT_SETATTR = 442
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+CLONE_PIDFD, CLONE_PARENT, CLONE_INTO_CGROUP = 0x1000, 0x8000, 0x200000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
+
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC, 4
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 28, 38
+SECCOMP_MODE_FILTER = 2
+# NOROOT, NO_CAP_AMBIENT_RAISE and the locks of all four: root inside is a name like any other, for good.
+SECUREBITS = 0b11101011
+KEYCTL_JOIN_SESSION_KEYRING = 1
+CAPABILITY_VERSION_3 = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# PyDLL keeps the interpreter's lock: a child made by a raw clone must find it in its own hands.
+_held = ctypes.PyDLL(None, use_errno=True)
+
+
+def _checked(result: int, name: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def _syscall(name: str, number: int, *arguments: object) -> int:
+    wide = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *wide), name)
+
+
+def _old(name: str) -> int:
+    return OLD[os.uname().machine][name]
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    _checked(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            os.fsencode(kind) if kind else None,
+            ctypes.c_ulong(flags),
+            os.fsencode(options) if options else None,
+        ),
+        f"mount of {target}",
+    )
+
+
+def umount(target: str, flags: int = MNT_DETACH) -> None:
+    _checked(_libc.umount2(os.fsencode(target), flags), f"umount of {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    _syscall("pivot_root", _old("pivot_root"), os.fsencode(new), os.fsencode(old))
+
+
+def open_tree(path: str | None, folder: int = AT_FDCWD, recursive: bool = False) -> int:
+    """A detached copy of the mount at `path`, or of what the descriptor `folder` stands for."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    if path is None:
+        return _syscall("open_tree", OPEN_TREE, folder, b"", flags | AT_EMPTY_PATH)
+    return _syscall("open_tree of " + path, OPEN_TREE, folder, os.fsencode(path), flags)
+
+
+def mount_setattr(tree: int, attributes: int, recursive: bool = False) -> None:
+    """Set attributes of a detached mount."""
+    asked = ctypes.create_string_buffer(struct.pack("QQQQ", attributes, 0, 0, 0), 32)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    _syscall("mount_setattr", MOUNT_SETATTR, tree, b"", flags, asked, 32)
+
+
+def move_mount(tree: int, target: str) -> None:
+    """Attach a detached mount."""
+    name, path = "move_mount to " + target, os.fsencode(target)
+    _syscall(name, MOVE_MOUNT, tree, b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def unshare(flags: int) -> None:
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    _checked(_libc.setns(descriptor, kind), "setns")
+
+
+def sethostname(name: str) -> None:
+    encoded = os.fsencode(name)
+    _checked(_libc.sethostname(encoded, len(encoded)), "sethostname")
+
+
+def prctl(option: int, value: int = 0, third: object = 0) -> int:
+    last = ctypes.c_ulong(third) if isinstance(third, int) else third
+    result = _libc.prctl(option, ctypes.c_ulong(value), last, ctypes.c_ulong(0), ctypes.c_ulong(0))
+    return _checked(result, f"prctl {option}")
+
+
+def drop_bounding_set() -> None:
+    """Nothing executed from here on can gain a capability; those held now stay until given up."""
+    for capability in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return  # past the last one that this kernel knows
+
+
+def drop_capabilities() -> None:
+    """Give up every capability: effective, permitted and inheritable."""
+    head = ctypes.create_string_buffer(struct.pack("Ii", CAPABILITY_VERSION_3, 0), 8)
+    _checked(_libc.capset(head, ctypes.create_string_buffer(24)), "capset")
+
+
+def join_new_session_keyring() -> None:
+    _syscall("keyctl", _old("keyctl"), KEYCTL_JOIN_SESSION_KEYRING, 0)
+
+
+def load_filter(program: bytes) -> None:
+    """Load a compiled seccomp filter. HOLDS: no_new_privs is set, or the caller has CAP_SYS_ADMIN."""
+    body = ctypes.create_string_buffer(program, len(program))
+    head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(body)), 16)
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head)
+
+
+def close_range(first: int, last: int = 0x7FFFFFFF) -> None:
+    _syscall("close_range", CLOSE_RANGE, first, last, 0)
+
+
+def clone3(flags: int, exit_signal: int, cgroup: int = -1) -> tuple[int, int]:
+    """Fork into new namespaces: (pid, pidfd) in the parent, (0, -1) in the child.
+
+    With CLONE_PARENT the exit signal is that of the caller, and must be given as 0.
+
+    Python's own fork hooks run around it. What glibc's do not know: in the child the thread id that
+    libc has cached is its parent's, so that `abort()` and `raise()` miss there. Therefore no user
+    code runs in this child but in one that it makes with `os.fork()`, which sets the cache right.
+    """
+    pidfd = ctypes.c_int(-1)
+    if cgroup >= 0:
+        flags |= CLONE_INTO_CGROUP
+    fields = (flags | CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup, 0))
+    asked = ctypes.create_string_buffer(struct.pack("11Q", *fields), 88)
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _held.syscall(ctypes.c_long(CLONE3), asked, ctypes.c_long(88))
+    number = ctypes.get_errno()
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(number, "clone3: " + os.strerror(number))
+    return pid, pidfd.value
+
+
+def pidfd_open(pid: int) -> int:
+    return _syscall("pidfd_open", PIDFD_OPEN, pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, number: int) -> None:
+    _syscall("pidfd_send_signal", PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
+
+
+def is_supported_machine() -> bool:
+    return sys.maxsize > 2**32 and os.uname().machine in OLD

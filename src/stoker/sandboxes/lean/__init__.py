@@ -1,0 +1,7 @@
+"""Sandboxes made of the kernel's own parts: namespaces, cgroups, seccomp; forked from zygotes by a helper."""
+
+from __future__ import annotations
+
+from stoker.sandboxes.lean.backend import Backend, Settings
+
+__all__ = ["Backend", "Settings"]

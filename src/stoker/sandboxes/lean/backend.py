@@ -1,0 +1,308 @@
+"""The node's side of the lean sandbox: it asks, the helper makes.
+
+HOLDS: nothing here needs a privilege once `prepare` has returned. What is made on the host is the
+helper's, and goes when the helper does; what the node holds is descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import marshal
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import ClassVar
+
+import msgspec
+
+from stoker.errors import BackendUnavailable, SandboxFailed
+from stoker.linux.cgroups import Groups, find_trees
+from stoker.linux.seccomp import compile_policy
+from stoker.sandboxes import contract
+from stoker.sandboxes.contract import CODE_PATH, WORKSPACE_PATH, Abilities, Launch, Problem, SandboxSpec
+from stoker.sandboxes.lean.link import Link
+from stoker.sandboxes.lean.packets import (
+    DESTROY,
+    ENDED,
+    FAILED,
+    HAS_CODE,
+    HAS_WORKSPACE,
+    HOST_NETWORK,
+    MADE,
+    MAKE,
+    MAKE_BODY,
+    READY,
+    Make,
+    pack,
+)
+from stoker.sandboxes.lean.policy import POLICY
+from stoker.sandboxes.lean.problems import find_problems
+from stoker.sandboxes.lean.sandbox import Sandbox, ending_of
+from stoker.types import MEBIBYTE, Ending, Limits, Network
+
+# Above what systemd gives to containers, below what some programs read as a negative number.
+UID_FIRST, UID_RANGES, UID_RANGE = 0x7000_0000, 4095, 0x1_0000
+
+# What the helper starts from: our modules, but not this package's `__init__`, which would bring the node in.
+START = """\
+import sys, types
+room = types.ModuleType("stoker.sandboxes.lean")
+room.__path__ = [sys.argv[2] + "/stoker/sandboxes/lean"]
+sys.path.append(sys.argv[2])
+sys.modules[room.__name__] = room
+from stoker.sandboxes.lean.privileged.main import main
+main()
+"""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node decides about its lean sandboxes."""
+
+    node_id: str = msgspec.field(default_factory=lambda: f"pid{os.getpid()}")
+    """In every name that is made on the host; one helper at a time for each id."""
+    uid_base: int | None = None
+    """The first of 65,536 user ids, one for each sandbox; None: a range chosen by the node's id."""
+    cgroup_parent: str = ""
+    """The group below which ours are made, for example a delegated one; empty: the root of each tree."""
+
+    @property
+    def first_uid(self) -> int:
+        if self.uid_base is not None:
+            return self.uid_base
+        spread = int.from_bytes(self.node_id.encode(), "big") % UID_RANGES
+        return UID_FIRST + spread * UID_RANGE
+
+
+class Backend(contract.Backend):
+    """Lean sandboxes."""
+
+    name: ClassVar[str] = "lean"
+
+    def __init__(self, settings: Settings, launches: tuple[Launch, ...]) -> None:
+        self._settings = settings
+        self._launches = launches
+        self._index = {launch.name: index for index, launch in enumerate(launches)}
+        self._groups = Groups(find_trees(), settings.node_id, settings.cgroup_parent)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: socket.socket | None = None
+        self._link: Link | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._numbers = itertools.count(1)
+        self._starting: dict[int, tuple[SandboxSpec, asyncio.Future[Sandbox]]] = {}
+        self._sandboxes: dict[int, Sandbox] = {}
+        self.abilities = self._find_abilities()
+
+    def __repr__(self) -> str:
+        state = "open" if self._link and self._link.is_open else "closed"
+        return f"<lean backend, {state}, {len(self._sandboxes)} sandboxes, {len(self._starting)} starting>"
+
+    def _find_abilities(self) -> Abilities:
+        found = self._groups.controllers
+        # Processes are bounded without a cgroup as well: each sandbox has a user id of its own.
+        return Abilities(
+            walls=True, limits_memory="memory" in found, limits_pids=True, measures=found >= {"memory", "cpu"}
+        )
+
+    def problems(self) -> list[Problem]:
+        return [] if self._process is not None else find_problems()
+
+    def prepare(self) -> None:
+        """Start the helper. Returns at once; `open` waits for it."""
+        problems = find_problems()
+        if problems:
+            raise BackendUnavailable("; ".join(map(str, problems)))
+        self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        source = __file__.rsplit("/stoker/", 1)[0]
+        # Its own session: a Ctrl-C in the node's terminal is for the node to act on.
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", START, f"stoker-helper-{self._settings.node_id}", source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={},
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._words(theirs.fileno()))
+        self._process.stdin.close()
+        theirs.close()
+
+    def _words(self, link: int) -> bytes:
+        """The helper's settings; marshal, because both ends are this interpreter and it costs no import."""
+        starts = [
+            (
+                launch.name,
+                launch.argv,
+                tuple(launch.environment.items()),
+                tuple((os.path.realpath(show.source), show.target) for show in launch.shows),
+                launch.fork,
+            )
+            for launch in self._launches
+        ]
+        return marshal.dumps(
+            {
+                "link": link,
+                "node_id": self._settings.node_id,
+                "uid_base": self._settings.first_uid,
+                "cgroup_parent": self._settings.cgroup_parent,
+                "code_path": CODE_PATH,
+                "workspace_path": WORKSPACE_PATH,
+                "filters": compile_policy(POLICY),
+                "starts": starts,
+            }
+        )
+
+    async def open(self) -> None:
+        if self._end is None:
+            self.prepare()
+        assert self._end is not None
+        self._ready = asyncio.get_running_loop().create_future()
+        self._link = Link(self._end, self)
+        await self._ready
+
+    async def close(self) -> None:
+        process, self._process = self._process, None
+        if self._link is not None:
+            self._link.close()
+        elif self._end is not None:
+            self._end.close()
+        if process is not None:
+            await _wait_ended(process)
+        self._forget_all()
+        for sandbox in tuple(self._sandboxes.values()):
+            await sandbox.destroy()
+        self._sandboxes.clear()
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        if self._link is None or not self._link.is_open:
+            raise SandboxFailed("the sandbox helper is not running; restart the node")
+        number = next(self._numbers)
+        started: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        with _folders(spec) as descriptors:
+            self._link.send(pack(MAKE, number, self._order(spec)), descriptors)
+        self._starting[number] = spec, started
+        try:
+            return await asyncio.shield(started)
+        except asyncio.CancelledError:
+            await self._withdraw(number, started)
+            raise
+
+    def _order(self, spec: SandboxSpec) -> bytes:
+        launch = self._index.get(spec.launch.name)
+        if launch is None:
+            known = ", ".join(self._index) or "none"
+            raise SandboxFailed(
+                f"no launch {spec.launch.name!r} was given when the node started; there is {known}"
+            )
+        flags = HAS_CODE if spec.code else 0
+        flags |= HAS_WORKSPACE if spec.workspace else 0
+        flags |= HOST_NETWORK if spec.network is Network.HOST else 0
+        return MAKE_BODY.pack(*_bounded(launch, flags, spec.id, spec.limits))
+
+    async def _withdraw(self, number: int, started: asyncio.Future[Sandbox]) -> None:
+        """See a start through to its end although nobody wants it any more, however often that is said."""
+        self._destroy(number)
+        while not started.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([started])
+        if started.exception() is None:
+            sandbox = started.result()
+            while not sandbox.ended.done():
+                with suppress(asyncio.CancelledError):
+                    await sandbox.destroy()
+
+    def _destroy(self, number: int) -> None:
+        if self._link is not None:
+            self._link.send(pack(DESTROY, number))
+
+    # What the helper says
+
+    def heard(self, kind: int, number: int, body: bytes, descriptors: list[int]) -> None:
+        if kind == MADE:
+            self._made(number, descriptors)
+        elif kind == ENDED:
+            self._sandboxes.pop(number).ended.set_result(ending_of(body))
+        elif kind == FAILED and number:
+            self._starting.pop(number)[1].set_exception(SandboxFailed(body.decode(errors="replace")))
+        elif self._ready is not None and not self._ready.done():
+            self._heard_of_start(kind, body.decode(errors="replace"))
+
+    def _made(self, number: int, descriptors: list[int]) -> None:
+        spec, started = self._starting.pop(number)
+        group = self._groups.group(spec.id)
+        sandbox = self._sandboxes[number] = Sandbox(
+            spec.id, descriptors, group, lambda: self._destroy(number)
+        )
+        started.set_result(sandbox)
+
+    def _heard_of_start(self, kind: int, text: str) -> None:
+        assert self._ready is not None
+        if kind == READY:
+            self._groups.keep(frozenset(text.split()))
+            self.abilities = self._find_abilities()
+            self._ready.set_result(None)
+        else:
+            self._ready.set_exception(BackendUnavailable(text))
+
+    def lost(self) -> None:
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        """The helper has gone, and with it, by the kernel's hand, every sandbox."""
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(BackendUnavailable("the sandbox helper did not start; see above"))
+        for _, started in self._starting.values():
+            started.set_exception(SandboxFailed("the sandbox helper ended; restart the node"))
+            started.exception()  # heard, even when nobody waits for it any more
+        self._starting.clear()
+        for sandbox in self._sandboxes.values():
+            sandbox.ended.set_result(Ending(signal=signal.SIGKILL))
+        self._sandboxes.clear()
+
+
+def _bounded(launch: int, flags: int, id: str, limits: Limits) -> Make:
+    return Make(
+        launch,
+        flags,
+        limits.memory_mb * MEBIBYTE,
+        max(1, round(limits.cpus * 1000)),
+        limits.pids,
+        limits.scratch_mb * MEBIBYTE,
+        limits.scratch_inodes,
+        id.encode(),
+    )
+
+
+@contextmanager
+def _folders(spec: SandboxSpec) -> Iterator[tuple[int, ...]]:
+    """Descriptors of the folders that a sandbox is given. Raises `SandboxFailed` for one that is none."""
+    descriptors: list[int] = []
+    try:
+        for folder in (spec.code, spec.workspace):
+            if folder is not None:
+                descriptors.append(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        yield tuple(descriptors)
+    except OSError as error:
+        raise SandboxFailed(f"cannot show {error.filename}: {error.strerror}") from error
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def _wait_ended(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the helper, which ends when its socket does; it cannot be told otherwise: it is root's."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    pidfd = os.pidfd_open(process.pid)
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+        process.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)

@@ -1,0 +1,1 @@
+"""What runs within the walls before a stranger's code does: the zygote, and each sandbox's first steps."""

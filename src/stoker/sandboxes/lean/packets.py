@@ -1,0 +1,122 @@
+"""What the node, the helper and the zygotes say to each other: packets of fixed shape, one for a message.
+
+Each travels whole over a SOCK_SEQPACKET socketpair, with the descriptors it speaks of. The first byte
+is its kind, the next eight the number of the sandbox it is about. The helper believes the node
+nothing but what these shapes can say; it checks each field (`take_make`).
+
+    node   -> helper   MAKE, DESTROY
+    helper -> node     READY, MADE, FAILED, ENDED
+    helper -> zygote   SETUP (once), FORK
+    zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
+    helper -> sandbox  on its private socket: GO
+    sandbox -> helper  there: RUNNING, then STATUS with a wait status; or TROUBLE with a text
+
+Read by every Python from 3.8 on: see `stoker.linux.syscalls`.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+from typing import NamedTuple
+
+MAKE, DESTROY = 1, 2
+READY, MADE, FAILED, ENDED = 17, 18, 19, 20
+SETUP, FORK = 33, 34
+UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
+GO, RUNNING, STATUS, TROUBLE = b"G", b"R", b"S", b"T"
+
+HAS_CODE, HAS_WORKSPACE, HOST_NETWORK = 1, 2, 4
+
+HEAD = struct.Struct("=BQ")
+WAIT_STATUS = struct.Struct("=i")
+MAKE_BODY = struct.Struct("=HHQIIQI64s")
+FORK_BODY = struct.Struct("=IIQIQIB")
+ENDED_BODY = struct.Struct("=iIqqB")
+FORKED_BODY = struct.Struct("=i")
+
+MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
+MAX_DESCRIPTORS = 16
+MAX_TEXT = 2000
+NOT_COUNTED = -1
+
+
+class Make(NamedTuple):
+    """One sandbox as the node asks for it. Descriptors: the code folder and the workspace, as `flags` say."""
+
+    launch: int
+    flags: int
+    memory_bytes: int
+    millicpus: int
+    pids: int
+    scratch_bytes: int
+    scratch_inodes: int
+    name: bytes
+
+
+class Fork(NamedTuple):
+    """One sandbox as the helper orders it from a zygote.
+
+    Descriptors: channel, stdout, stderr, private socket, network namespace, then those to join cgroups by.
+    """
+
+    uid: int
+    gid: int
+    scratch_bytes: int
+    scratch_inodes: int
+    file_bytes: int
+    processes: int
+    """The most processes of this user id, where it belongs to the sandbox alone; 0: no bound."""
+    is_version_2: int
+
+
+class Ended(NamedTuple):
+    """How a sandbox ended. `status` is the wait status of the program inside, -1 if it was never told."""
+
+    status: int
+    oom_kills: int
+    cpu_ns: int
+    memory_peak_bytes: int
+    destroyed: int
+
+
+def pack(kind: int, number: int, body: bytes = b"") -> bytes:
+    return HEAD.pack(kind, number) + body
+
+
+def unpack(packet: bytes) -> tuple[int, int, bytes]:
+    """Kind, number and body. Raises `struct.error` for what is too short."""
+    kind, number = HEAD.unpack_from(packet)
+    return kind, number, packet[HEAD.size :]
+
+
+def pack_parts(parts: list[bytes]) -> bytes:
+    """Texts of any length in one body, for SETUP."""
+    return b"".join(struct.pack("=I", len(part)) + part for part in parts)
+
+
+def unpack_parts(body: bytes) -> list[bytes]:
+    parts = []
+    while body:
+        (length,) = struct.unpack_from("=I", body)
+        parts.append(body[4 : 4 + length])
+        body = body[4 + length :]
+    return parts
+
+
+def send(link: socket.socket, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    """Send one packet whole. Raises what `sendmsg` raises."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    link.sendmsg([packet], rights)
+
+
+def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and its descriptors, which are closed on exec; an empty packet is the end."""
+    space = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
+    packet, rights, _, _ = link.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, data in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return packet, list(descriptors)

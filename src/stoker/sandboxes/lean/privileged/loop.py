@@ -1,0 +1,38 @@
+"""The helper's loop: one thread that waits for descriptors and calls whoever watches them."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+
+
+class Loop:
+    """Calls back, one after another; nothing called may wait for a sandbox."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watchers: dict[int, Callable[[], object]] = {}
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        return f"<Loop {len(self._watchers)} watched>"
+
+    def watch(self, descriptor: int, call: Callable[[], object]) -> None:
+        """Call whenever `descriptor` has something to read or has reached its end."""
+        self._watchers[descriptor] = call
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """HOLDS: before the descriptor is closed, or its number would be another's."""
+        del self._watchers[descriptor]
+        self._epoll.unregister(descriptor)
+
+    def stop(self) -> None:
+        self._is_over = True
+
+    def run(self) -> None:
+        while not self._is_over:
+            for descriptor, _ in self._epoll.poll():
+                watcher = self._watchers.get(descriptor)  # None: gone since an earlier call of this round
+                if watcher is not None:
+                    watcher()

@@ -1,0 +1,296 @@
+"""The helper's one task: MAKE and DESTROY come from the node, MADE, FAILED and ENDED go back.
+
+Started by the node while it still has its privileges, which the node then gives up; from there on the
+helper believes the node nothing but the shape of a packet, and inside a sandbox nothing at all. It has
+one thread, waits for no sandbox, and ends with everything it made when the node ends.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import re
+import resource
+import signal
+import socket
+import stat
+import struct
+import sys
+
+from stoker.linux.cgroups import Groups, find_trees
+from stoker.linux.mounts import MountNamespace
+from stoker.linux.network import Networks
+from stoker.linux.processes import reap
+from stoker.sandboxes.lean.packets import (
+    DESTROY,
+    ENDED,
+    ENDED_BODY,
+    FAILED,
+    HAS_CODE,
+    HAS_WORKSPACE,
+    HOST_NETWORK,
+    MADE,
+    MAKE,
+    MAKE_BODY,
+    MAX_TEXT,
+    NOT_COUNTED,
+    READY,
+    RUNNING,
+    STATUS,
+    TROUBLE,
+    WAIT_STATUS,
+    Ended,
+    Make,
+    pack,
+    receive,
+    send,
+    unpack,
+)
+from stoker.sandboxes.lean.privileged.loop import Loop
+from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox
+from stoker.sandboxes.lean.privileged.zygotes import Nursery, Start, close_all
+
+NAME = re.compile(rb"[a-z0-9_-][a-z0-9_.-]{0,63}")
+SLOTS = 65_536
+PREDECESSOR_S = 10.0  # a helper whose node has gone needs this long at most for its cleaning
+
+
+def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
+    """The order in a packet, every field checked. Raises `ValueError` with what is wrong."""
+    try:
+        order = Make(*MAKE_BODY.unpack(body))
+    except struct.error as error:
+        raise ValueError(f"a MAKE packet of another shape: {error}") from None
+    order = order._replace(name=order.name.rstrip(b"\0"))
+    if order.launch >= launches:
+        raise ValueError(f"launch {order.launch} of {launches}")
+    if not NAME.fullmatch(order.name):
+        raise ValueError(f"{order.name!r} is no name for a sandbox")
+    if order.flags & ~(HAS_CODE | HAS_WORKSPACE | HOST_NETWORK):
+        raise ValueError(f"flags {order.flags:#x}")
+    bounds = (order.memory_bytes, order.millicpus, order.pids, order.scratch_bytes, order.scratch_inodes)
+    if not all(0 < bound < 2**62 for bound in bounds) or order.pids > 2**22:
+        raise ValueError(f"bounds {bounds}")
+    if len(descriptors) != bool(order.flags & HAS_CODE) + bool(order.flags & HAS_WORKSPACE):
+        raise ValueError(f"{len(descriptors)} descriptors for flags {order.flags:#x}")
+    if not all(stat.S_ISDIR(os.fstat(descriptor).st_mode) for descriptor in descriptors):
+        raise ValueError("a descriptor that is not a folder's")
+    return order
+
+
+class Helper:
+    """Everything the helper has."""
+
+    def __init__(self, link: socket.socket, means: Means, loop: Loop) -> None:
+        self._link = link
+        self._means = means
+        self._loop = loop
+        self._nurseries: list[Nursery] = []
+        self._sandboxes: dict[int, Sandbox] = {}
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        return f"<Helper {len(self._sandboxes)} sandboxes, {len(self._nurseries)} launches>"
+
+    def open(self, starts: list[Start], filters: tuple[bytes, ...]) -> None:
+        self._means.groups.sweep()
+        self._means.groups.open()
+        self._nurseries = [Nursery(start, filters, self._loop, self) for start in starts]
+        self._loop.watch(self._link.fileno(), self._read)
+        send(self._link, pack(READY, 0, " ".join(sorted(self._means.groups.controllers)).encode()))
+
+    def close(self) -> None:
+        """End every sandbox; the last one's end stops the loop."""
+        self._is_closing = True
+        self._loop.unwatch(self._link.fileno())
+        for sandbox in self._sandboxes.values():
+            sandbox.is_destroyed = True
+            sandbox.end()
+        self._stop_if_over()
+
+    def _stop_if_over(self) -> None:
+        if self._is_closing and not self._sandboxes:
+            for nursery in self._nurseries:
+                nursery.close()
+            self._means.groups.sweep()
+            self._loop.stop()
+
+    # What the node says
+
+    def _read(self) -> None:
+        try:
+            packet, descriptors = receive(self._link)
+        except ConnectionResetError:
+            packet, descriptors = b"", []
+        if not packet:
+            self.close()
+            return
+        kind, number, body = unpack(packet.ljust(9, b"\0"))
+        if kind == MAKE and number not in self._sandboxes:
+            self._make(number, body, descriptors)
+            return
+        close_all(descriptors)
+        if kind == DESTROY and number in self._sandboxes:
+            self._sandboxes[number].is_destroyed = True
+            self._sandboxes[number].end()
+
+    def _make(self, number: int, body: bytes, descriptors: list[int]) -> None:
+        try:
+            order = take_make(body, descriptors, len(self._nurseries))
+        except ValueError as error:
+            close_all(descriptors)
+            self._tell(pack(FAILED, number, str(error).encode()[:MAX_TEXT]))
+            return
+        sandbox = self._sandboxes[number] = Sandbox(number, order, descriptors, self._means)
+        try:
+            fork, given = sandbox.make()
+        except (OSError, IndexError) as error:
+            sandbox.trouble = str(error)
+            self._finish(sandbox)
+            return
+        self._nurseries[order.launch].order(number, fork, given)
+
+    def _tell(self, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        if self._is_closing:
+            return
+        try:
+            send(self._link, packet, descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the loop will read its end
+
+    # What the zygotes say
+
+    def forked(self, number: int, pid: int, pidfd: int) -> None:
+        sandbox = self._sandboxes[number]
+        sandbox.pid, sandbox.pidfd = pid, pidfd
+        assert sandbox.private is not None
+        self._loop.watch(sandbox.private.fileno(), lambda: self._hear(sandbox))
+        self._loop.watch(pidfd, lambda: self._reap(sandbox))
+        if sandbox.is_destroyed:
+            sandbox.end()
+            return
+        try:
+            sandbox.assign()
+        except OSError as error:
+            sandbox.trouble = str(error)
+            sandbox.end()
+            return
+        sandbox.release()
+
+    def refused(self, number: int, text: str) -> None:
+        sandbox = self._sandboxes[number]
+        sandbox.trouble = text
+        self._finish(sandbox)
+
+    # What the sandboxes say
+
+    def _hear(self, sandbox: Sandbox) -> bool:
+        """Take one word of a sandbox's first process; whether there was one."""
+        said = sandbox.hear()
+        kind, rest = said[:1], said[1:]
+        if kind == RUNNING:
+            ends = sandbox.give_ends()
+            self._tell(pack(MADE, sandbox.number), ends)
+            close_all(ends)
+            sandbox.is_told = True
+        elif kind == TROUBLE:
+            sandbox.trouble = rest.decode(errors="replace")
+        elif kind == STATUS:
+            (sandbox.status,) = WAIT_STATUS.unpack(rest)
+        elif sandbox.private is not None:
+            self._stop_hearing(sandbox)
+        return bool(said)
+
+    def _stop_hearing(self, sandbox: Sandbox) -> None:
+        assert sandbox.private is not None
+        if sandbox.private.fileno() >= 0:
+            self._loop.unwatch(sandbox.private.fileno())
+            sandbox.private.close()
+
+    def _reap(self, sandbox: Sandbox) -> None:
+        """Its first process has ended, and so, by the kernel's word, has every other."""
+        status = reap(sandbox.pid)
+        if status is None:
+            return
+        while sandbox.private is not None and sandbox.private.fileno() >= 0 and self._hear(sandbox):
+            pass
+        if sandbox.status < 0:
+            sandbox.status = status
+        self._loop.unwatch(sandbox.pidfd)
+        self._finish(sandbox)
+
+    def _finish(self, sandbox: Sandbox) -> None:
+        """Count, give everything back, and tell the node."""
+        counts = sandbox.counts()
+        if sandbox.private is not None and sandbox.pid:
+            self._stop_hearing(sandbox)
+        sandbox.clear()
+        del self._sandboxes[sandbox.number]
+        if sandbox.is_told:
+            ended = Ended(
+                sandbox.status,
+                counts.oom_kills,
+                NOT_COUNTED if counts.cpu_ns is None else counts.cpu_ns,
+                NOT_COUNTED if counts.memory_peak_bytes is None else counts.memory_peak_bytes,
+                sandbox.is_destroyed,
+            )
+            self._tell(pack(ENDED, sandbox.number, ENDED_BODY.pack(*ended)))
+        else:
+            text = sandbox.trouble or f"its first process ended with wait status {sandbox.status}"
+            self._tell(pack(FAILED, sandbox.number, text.encode()[:MAX_TEXT]))
+        self._stop_if_over()
+
+
+def succeed(node_id: str) -> socket.socket:
+    """Be the one helper of this node on this machine: wait for an earlier one to finish its cleaning."""
+    name = f"\0stoker-{node_id}"
+    mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    while True:
+        try:
+            mine.bind(name)
+            mine.listen()
+            return mine
+        except OSError:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                other.settimeout(PREDECESSOR_S)
+                try:
+                    other.connect(name)
+                    other.recv(1)  # never a byte: it ends when the other does
+                except TimeoutError:
+                    raise
+                except OSError:
+                    pass
+
+
+def main() -> None:
+    """The helper's life. Settings on standard input, the node on the descriptor named there."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends when the node does, never before
+    config = marshal.loads(sys.stdin.buffer.read())
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    link = socket.socket(fileno=config["link"])
+    try:
+        place = succeed(config["node_id"])
+    except TimeoutError:
+        text = (
+            f"another node with the id {config['node_id']} is running; stop it, or give this one another home"
+        )
+        send(link, pack(FAILED, 0, text.encode()))
+        return
+    os.chdir("/")
+    os.umask(0o022)
+    means = Means(
+        Groups(find_trees(), config["node_id"], config["cgroup_parent"]),
+        Networks(),
+        MountNamespace(),
+        list(range(SLOTS)),
+        config["uid_base"],
+        config["code_path"],
+        config["workspace_path"],
+    )
+    loop = Loop()
+    helper = Helper(link, means, loop)
+    helper.open([Start(*start) for start in config["starts"]], tuple(config["filters"]))
+    loop.run()
+    place.close()

@@ -1,0 +1,132 @@
+"""The read-only root that the sandboxes of one launch see.
+
+Made once for each launch, in the mount namespace of its zygote; a sandbox gets it by the copy that
+`CLONE_NEWNS` makes. Few mounts, because each is copied for each sandbox: the small files of /etc are
+copied into the root itself, and so are links. Nothing of the host is in it but its /usr (and what
+stands for it on systems that keep /bin and /lib apart), those files, and what the launch shows.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from stoker.linux.mounts import READ_ONLY, attach, copy_of, leave_the_hosts, make_root
+from stoker.linux.syscalls import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REMOUNT,
+    mount,
+)
+
+# Where the new root is put together: a folder that every machine has and that is never shown.
+SITE = "/proc"
+SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+FOLDERS = ("app/function", "build", "dev", "etc", "home", "proc", "run", "sys", "tmp", "var/lib")
+ETC = (
+    "alternatives ca-certificates crypto-policies/back-ends fonts gai.conf host.conf hosts java-* ld.so.cache"
+    " ld.so.conf ld.so.conf.d localtime mime.types nsswitch.conf os-release pki/ca-trust/extracted"
+    " pki/tls/certs pki/tls/cert.pem pki/tls/openssl.cnf protocols python3* resolv.conf services ssl/cert.pem"
+    " ssl/certs ssl/openssl.cnf timezone"
+).split()
+MAX_ETC_BYTES = 16 * 1024 * 1024  # Debian's certificates, links and all take 0.5 MB
+USERS = "root:x:0:0:root:/tmp:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/tmp:/usr/sbin/nologin\n"
+GROUPS = "root:x:0:\nnogroup:x:65534:\n"
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
+LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+
+
+def enter_root(shows: Iterable[tuple[str, str]], boot: list[tuple[str, str]], boot_folder: str) -> None:
+    """Leave the host's mounts for a root of our own, with `boot` (names and texts of files) to start from."""
+    leave_the_hosts()
+    # Copied before anything is mounted, so that nothing of ours can stand in their place.
+    copies = [(copy_of(source, READ_ONLY, recursive=True), source, target) for source, target in shows]
+    mount("tmpfs", SITE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    _fill(Path(SITE))
+    for copy, source, target in copies:
+        _show(copy, source, SITE + target)
+    if boot:
+        _boot(SITE + boot_folder, boot)
+    mount("none", SITE, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    make_root(SITE)
+
+
+def _fill(root: Path) -> None:
+    for name in FOLDERS:
+        (root / name).mkdir(0o755, parents=True, exist_ok=True)
+    for name in SYSTEM:
+        _show_system(Path("/", name), root / name)
+    _fill_etc(root / "etc")
+    _fill_dev(root / "dev")
+    (root / "var/tmp").symlink_to("/tmp")
+
+
+def _show_system(source: Path, target: Path) -> None:
+    if source.is_symlink():
+        target.symlink_to(os.readlink(source))
+    elif source.is_dir():
+        target.mkdir()
+        attach(copy_of(str(source), READ_ONLY, recursive=True), str(target))
+
+
+def _show(copy: int, source: str, target: str) -> None:
+    """Attach a shown file or folder; the name to attach it to is made, in our own root only."""
+    if os.path.isdir(source):
+        os.makedirs(target, 0o755, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
+    attach(copy, target)
+
+
+def _fill_etc(etc: Path) -> None:
+    left = MAX_ETC_BYTES
+    for pattern in ETC:
+        for source in Path("/etc").glob(pattern):
+            left -= _copy(source, etc / source.relative_to("/etc"), left)
+    (etc / "passwd").write_text(USERS)
+    (etc / "group").write_text(GROUPS)
+
+
+def _copy(source: Path, target: Path, room: int) -> int:
+    """Copy links, folders and files that everybody may read; returns the bytes it took."""
+    status = source.lstat()
+    if target.is_symlink() or target.exists():
+        return 0
+    target.parent.mkdir(0o755, parents=True, exist_ok=True)
+    if stat.S_ISLNK(status.st_mode):
+        target.symlink_to(os.readlink(source))
+    elif stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IROTH:
+        target.mkdir(0o755, exist_ok=True)
+        return sum(_copy(child, target / child.name, room) for child in source.iterdir())
+    elif stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH and status.st_size <= room:
+        target.write_bytes(source.read_bytes())
+        return status.st_size
+    return 0
+
+
+def _fill_dev(dev: Path) -> None:
+    # A mount of its own: the one place where device files work, and nothing else can be put there.
+    mount("tmpfs", str(dev), "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,nr_inodes=32")
+    for name, (major, minor) in DEVICES.items():
+        os.mknod(dev / name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        (dev / name).chmod(0o666)
+    for name, target in LINKS.items():
+        (dev / name).symlink_to(target)
+    (dev / "shm").mkdir()
+    mount("none", str(dev), None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
+
+
+def _boot(folder: str, files: list[tuple[str, str]]) -> None:
+    """What a zygote is started from, on a mount that it gives up once it has read it."""
+    os.mkdir(folder)
+    mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for name, text in files:
+        path = Path(folder, name)
+        path.parent.mkdir(0o755, parents=True, exist_ok=True)
+        path.write_text(text)

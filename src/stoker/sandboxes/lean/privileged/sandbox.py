@@ -1,0 +1,174 @@
+"""One sandbox as the helper holds it: what it was given, and how all of that comes back.
+
+Made in two halves. `make` gives it a user id, a cgroup, a network and its descriptors, and says what
+to order from the zygote; `assign`, once its first process is there, moves in what belongs to one
+function, and `release` lets its program start. Made and released but not yet assigned, it would be a
+spare.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import socket
+from typing import NamedTuple
+
+from stoker.linux.cgroups import Bounds, Counts, Group, Groups
+from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, copy_of
+from stoker.linux.network import Networks
+from stoker.linux.processes import kill
+from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, MAX_TEXT, Fork, Make
+
+OUR_PROCESSES = 1  # the first process of each sandbox is not the function's
+
+
+class Means(NamedTuple):
+    """What sandboxes are made of."""
+
+    groups: Groups
+    networks: Networks
+    mounts: MountNamespace
+    slots: list[int]
+    """A heap of those not taken."""
+    uid_base: int
+    code_path: str
+    workspace_path: str
+
+
+class Sandbox:
+    """One, from the order to make it to its end."""
+
+    def __init__(self, number: int, order: Make, sources: list[int], means: Means) -> None:
+        self.number = number
+        self.pid = 0
+        self.pidfd = -1
+        self.is_told = False
+        """The node knows it as made."""
+        self.is_destroyed = False
+        self.trouble = ""
+        self.status = -1
+        self.private: socket.socket | None = None
+        self._ends: list[int] = []
+        self._order = order
+        self._sources = sources
+        self._means = means
+        self._trees: list[tuple[int, str]] = []
+        self._group: Group | None = None
+        self._slot = self._network = -1
+
+    def __repr__(self) -> str:
+        state = "running" if self.is_told else "starting" if self.pid else "ordered"
+        return f"<Sandbox {self.number} {self._order.name!r} {state}, pid {self.pid}>"
+
+    def make(self) -> tuple[Fork, tuple[int, ...]]:
+        """Get everything; what to order, with descriptors that are the order's. After `OSError`: `clear`."""
+        means, order = self._means, self._order
+        self._slot = heapq.heappop(means.slots)
+        uid = gid = means.uid_base + self._slot
+        if order.flags & HAS_WORKSPACE:
+            # What a build leaves belongs to whoever gave it the folder.
+            status = os.fstat(self._sources[-1])
+            uid, gid = status.st_uid, status.st_gid
+        self._take_sources()
+        joining = self._join_group()
+        self._network = -1 if order.flags & HOST_NETWORK else means.networks.take()
+        network = os.dup(means.networks.host if self._network < 0 else self._network)
+        fork = Fork(
+            uid,
+            gid,
+            order.scratch_bytes,
+            order.scratch_inodes,
+            order.scratch_bytes,
+            0 if order.flags & HAS_WORKSPACE else order.pids + OUR_PROCESSES,
+            self._group is not None and self._group.is_version_2,
+        )
+        return fork, (*self._open_ends(), network, *joining)
+
+    def _take_sources(self) -> None:
+        """Detached copies of the folders, from the descriptors: no name of theirs is ever looked up here."""
+        flags = self._order.flags
+        wanted = [(self._means.code_path, READ_ONLY)] if flags & HAS_CODE else []
+        wanted += [(self._means.workspace_path, SAFE)] if flags & HAS_WORKSPACE else []
+        for (target, attributes), source in zip(wanted, self._sources, strict=True):
+            self._trees.append((copy_of(None, attributes, source), target))
+        self._close_sources()
+
+    def _join_group(self) -> list[int]:
+        order = self._order
+        group = self._means.groups.group(order.name.decode())
+        group.make()
+        self._group = group
+        group.bound(Bounds(order.memory_bytes, order.pids + OUR_PROCESSES, order.millicpus))
+        return group.joining()
+
+    def _open_ends(self) -> tuple[int, int, int, int]:
+        """Make the channel, both outputs and the private socket; returns the ends that go inside."""
+        ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.private, private = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        out, stdout = os.pipe()
+        err, stderr = os.pipe()
+        self._ends = [ours.detach(), out, err]
+        for end in self._ends:
+            os.set_blocking(end, False)
+        self.private.setblocking(False)
+        return channel.detach(), stdout, stderr, private.detach()
+
+    def assign(self) -> None:
+        """Move in the function's folders. HOLDS: its program has not been released."""
+        if self._trees:
+            self._means.mounts.attach_in(self.pidfd, self._trees)
+            self._close_trees()
+
+    def release(self) -> None:
+        assert self.private is not None
+        try:
+            self.private.send(GO)
+        except BrokenPipeError:
+            pass  # it has said, or its end will say, what went wrong
+
+    def give_ends(self) -> tuple[int, ...]:
+        """The node's descriptors; the caller closes them."""
+        ends, self._ends = tuple(self._ends), []
+        return ends
+
+    def hear(self) -> bytes:
+        """The next thing that its first process said; nothing when there is nothing more."""
+        assert self.private is not None
+        try:
+            return self.private.recv(MAX_TEXT + 1)
+        except (BlockingIOError, ConnectionResetError):
+            return b""
+
+    def end(self) -> None:
+        """Have everything in it ended; that it has is told by its pidfd."""
+        if self.pidfd >= 0:
+            kill(self.pidfd)
+
+    def counts(self) -> Counts:
+        return Counts() if self._group is None else self._group.counts()
+
+    def clear(self) -> None:
+        """Give everything back. HOLDS: no process of it is left, or none ever was."""
+        self._close_sources()
+        self._close_trees()
+        for descriptor in self.give_ends():
+            os.close(descriptor)
+        if self.private is not None:
+            self.private.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        if self._group is not None:
+            self._group.remove()
+        if self._network >= 0:
+            self._means.networks.give_back(self._network)
+        if self._slot >= 0:
+            heapq.heappush(self._means.slots, self._slot)
+        self._group, self._network, self._slot, self.pidfd = None, -1, -1, -1
+
+    def _close_sources(self) -> None:
+        while self._sources:
+            os.close(self._sources.pop())
+
+    def _close_trees(self) -> None:
+        while self._trees:
+            os.close(self._trees.pop()[0])

@@ -1,0 +1,208 @@
+"""The zygotes as the helper sees them: one for each launch, started at the first need, anew when gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple, NoReturn, Protocol
+
+from stoker.linux import syscalls
+from stoker.sandboxes.lean import packets
+from stoker.sandboxes.lean.inside import walls, zygote
+from stoker.sandboxes.lean.inside.walls import MASKED, PRIVATE
+from stoker.sandboxes.lean.inside.zygote import BOOT, START, Zygote, occupy
+from stoker.sandboxes.lean.packets import (
+    BROKEN,
+    FORK,
+    FORK_BODY,
+    FORKED,
+    FORKED_BODY,
+    MAX_TEXT,
+    REFUSED,
+    SETUP,
+    UP,
+    Fork,
+    pack,
+    pack_parts,
+    receive,
+    send,
+    unpack,
+)
+from stoker.sandboxes.lean.privileged.loop import Loop
+from stoker.sandboxes.lean.privileged.root import enter_root
+
+SHIPPED = (syscalls, packets, walls, zygote)
+AT_ONCE = 8  # orders under way: many more would fill the socket both ways, and both ends wait for ever
+# What the helper or Python ignores or catches; a program is started with none of that.
+UNTOUCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Start(NamedTuple):
+    """A launch as the helper is told it when it starts."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    shows: tuple[tuple[str, str], ...]
+    fork: str | None
+
+
+class Owner(Protocol):
+    """Who gave the orders. Exactly one of the two comes for each, and may come before `order` returns."""
+
+    def forked(self, number: int, pid: int, pidfd: int) -> None: ...
+    def refused(self, number: int, text: str) -> None: ...
+
+
+class Nursery:
+    """One launch's zygote, and the orders that wait for it."""
+
+    def __init__(self, start: Start, filters: tuple[bytes, ...], loop: Loop, owner: Owner) -> None:
+        self._start = start
+        masked = b"\0".join(name.encode() for name in MASKED if os.path.exists(f"/proc/{name}"))
+        self._setup = [masked, os.fsencode(start.fork or ""), *filters]
+        self._loop = loop
+        self._owner = owner
+        self._waiting: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
+        self._under_way: set[int] = set()
+        self._control: socket.socket | None = None
+        self._pid = 0
+        self._is_up = False
+        self._trouble = ""
+
+    def __repr__(self) -> str:
+        state = "up" if self._is_up else "starting" if self._control else "not started"
+        return f"<Nursery {self._start.name} {state}, {len(self._under_way)}+{len(self._waiting)} orders>"
+
+    def order(self, number: int, fork: Fork, descriptors: tuple[int, ...]) -> None:
+        """Have a sandbox forked. The descriptors are ours from here on."""
+        self._waiting.append((number, pack(FORK, number, FORK_BODY.pack(*fork)), descriptors))
+        self.start()
+        self._send_waiting()
+
+    def start(self) -> None:
+        """Start the zygote unless there is one. Returns at once."""
+        if self._control is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._become_zygote(theirs)
+        theirs.close()
+        self._control, self._is_up, self._trouble = ours, False, ""
+        self._loop.watch(ours.fileno(), self._read)
+        if self._start.fork is not None:
+            send(ours, pack(SETUP, 0, pack_parts(self._setup)))
+
+    def close(self) -> None:
+        """End the zygote. HOLDS: no order is under way."""
+        if self._control is not None:
+            self._end()
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self._is_up and len(self._under_way) < AT_ONCE and self._control:
+            number, packet, descriptors = self._waiting.popleft()
+            self._under_way.add(number)
+            try:
+                send(self._control, packet, descriptors)
+            except BrokenPipeError:
+                pass  # its end is told by its socket, presently
+            close_all(descriptors)
+
+    def _read(self) -> None:
+        assert self._control is not None
+        try:
+            packet, descriptors = receive(self._control)
+        except ConnectionResetError:
+            packet, descriptors = b"", []
+        if not packet:
+            self._end()
+            return
+        kind, number, body = unpack(packet)
+        self._under_way.discard(number)
+        if kind == UP:
+            self._is_up = True
+        elif kind == BROKEN:
+            self._trouble = body.decode(errors="replace")
+        elif kind == FORKED:
+            self._owner.forked(number, FORKED_BODY.unpack(body)[0], descriptors[0])
+        elif kind == REFUSED:
+            self._owner.refused(number, body.decode(errors="replace"))
+        self._send_waiting()
+
+    def _end(self) -> None:
+        assert self._control is not None
+        self._loop.unwatch(self._control.fileno())
+        self._control.close()
+        self._control = None
+        os.kill(self._pid, signal.SIGKILL)  # ours and not yet waited for: no other process has its number
+        os.waitpid(self._pid, 0)
+        lost = [*self._under_way, *(number for number, _, _ in self._waiting)]
+        for _, _, descriptors in self._waiting:
+            close_all(descriptors)
+        self._under_way.clear()
+        self._waiting.clear()
+        reason = self._trouble or "it ended; its last words, if any, are in the node's log"
+        for number in lost:
+            self._owner.refused(number, f"{self._start.name} cannot be started: {reason}")
+
+    def _become_zygote(self, control: socket.socket) -> NoReturn:
+        """The child's side. Nothing comes back from here: the helper's own code must not run twice."""
+        code = 1
+        try:
+            link = occupy(control.detach())
+            for number in UNTOUCHED:
+                signal.signal(number, signal.SIG_DFL)
+            try:
+                boot = [] if self._start.fork is None else shipped()
+                enter_root(self._start.shows, boot, BOOT)
+                if self._start.fork is None:
+                    self._serve_here(link)
+                else:
+                    environment = dict(self._start.environment)
+                    os.execve(self._start.argv[0], interpreter_argv(self._start), environment)
+            except OSError as error:
+                send(link, pack(BROKEN, 0, str(error).encode()[:MAX_TEXT]))
+        finally:
+            os._exit(code)
+
+    def _serve_here(self, link: socket.socket) -> NoReturn:
+        zygote = Zygote(link, self._setup, is_forked=False)
+        zygote.settle()
+        zygote.serve()
+        execute(self._start)
+
+
+def close_all(descriptors: tuple[int, ...] | list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def shipped() -> list[tuple[str, str]]:
+    """The files that a zygote needs of us, as a tree without `__init__.py`s: only these, nothing they would import."""
+    files = []
+    for module in SHIPPED:
+        assert module.__file__ is not None
+        files.append((module.__name__.replace(".", "/") + ".py", Path(module.__file__).read_text()))
+    return files
+
+
+def interpreter_argv(start: Start) -> list[str]:
+    """The launch's interpreter and its options, with our start in the place of the server's file."""
+    argv = list(start.argv)
+    options = argv[: argv.index(start.fork)] if start.fork in argv else [argv[0], "-I"]
+    return [*options, "-c", START]
+
+
+def execute(start: Start) -> NoReturn:
+    """Become the program of the launch, or say why not and end."""
+    for number in UNTOUCHED:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(start.argv[0], start.argv, dict(start.environment))
+    except (OSError, ValueError) as error:
+        os.write(PRIVATE, f"{start.argv[0]} cannot be executed: {error}".encode()[:MAX_TEXT])
+    os._exit(127)
