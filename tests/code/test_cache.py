@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from stoker.errors import BadCode, BuildFailed, NoSuchFunction
+from stoker.errors import BadCode
 
 
 async def test_a_function_is_fetched_built_and_then_pinned_at_once(open_room, put):

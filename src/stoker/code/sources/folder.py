@@ -50,11 +50,11 @@ class FolderSource(Source):
 
     def _pack(self, folder: Path, name: str, into: Path) -> Package:
         packed = into.with_name(into.name + ".tar")
-        pack_folder(folder, name, packed, self._max_bytes)
         try:
+            pack_folder(folder, name, packed, self._max_bytes)
             return copy_file(packed, into, self._max_bytes * 2, address=f"{folder}/")
         finally:
-            packed.unlink()
+            packed.unlink(missing_ok=True)
 
     def _check_reachable(self) -> None:
         place = os.path.dirname(self._prefix) or "."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -84,8 +85,7 @@ class WebSource(Source):
         except aiohttp.TooManyRedirects as error:
             raise CodeUnavailable(f"{shown} redirects more than {MAX_REDIRECTS} times") from error
         except aiohttp.ClientConnectorError as error:
-            # A system's words alone: the error's own would show the address with its credentials.
-            reason = error.os_error.strerror or str(error.os_error)
+            reason = _words(error.os_error)
             raise CodeUnavailable(f"{urlsplit(shown).netloc} cannot be reached: {reason}") from error
         except aiohttp.ClientError as error:
             raise CodeUnavailable(f"{shown} could not be read: {type(error).__name__}") from error
@@ -102,6 +102,13 @@ class WebSource(Source):
             headers={"Accept-Encoding": "identity", "User-Agent": "stoker"},
             trust_env=True,
         )
+
+
+def _words(error: OSError) -> str:
+    """The system's words alone: asyncio's repeat the address, some errors' the credentials."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or type(error).__name__  # a resolver's error has a negative number
 
 
 def _phrase(status: int) -> str:
