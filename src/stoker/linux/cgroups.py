@@ -67,7 +67,7 @@ class Group:
         """Descriptors to join by; the caller closes them."""
         if self.is_version_2:
             return [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in self._folders.values()]
-        return [os.open(folder / "cgroup.procs", os.O_WRONLY) for folder in self._folders.values()]
+        return [os.open(folder / "tasks", os.O_WRONLY) for folder in self._folders.values()]
 
     def bound(self, bounds: Bounds) -> None:
         """Set every limit that the machine knows."""

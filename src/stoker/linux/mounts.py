@@ -60,17 +60,28 @@ def make_root(folder: str) -> None:
 
 
 class MountNamespace:
-    """The way into another mount namespace and back.
+    """The way into other mount namespaces and back.
 
-    HOLDS: the calling process has one thread, and what it does there is `attach` on a path that no
-    stranger could have changed.
+    HOLDS: the calling process has one thread, and elsewhere it looks up no name but targets of `attach`
+    that no stranger could have changed.
     """
 
     def __init__(self) -> None:
         self._home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
 
+    def copy_of(self, pidfd: int, source: int, attributes: int) -> int:
+        """A detached copy of what the descriptor `source` stands for, which that process has opened.
+
+        The kernel copies a mount only to who is in its mount namespace, whatever he holds of it.
+        """
+        setns(pidfd, CLONE_NEWNS)
+        try:
+            return copy_of(None, attributes, source)
+        finally:
+            setns(self._home, CLONE_NEWNS)
+
     def attach_in(self, pidfd: int, trees: list[tuple[int, str]]) -> None:
-        """Attach detached copies in the namespace of the process that `pidfd` stands for."""
+        """Attach detached copies in the namespace of that process."""
         setns(pidfd, CLONE_NEWNS)
         try:
             for tree, target in trees:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -60,6 +60,13 @@ main()
 """
 
 
+class HasNodeId(Protocol):
+    """The part of the node's settings that is needed here."""
+
+    @property
+    def node_id(self) -> str: ...
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a node decides about its lean sandboxes."""
 
@@ -69,6 +76,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The first of 65,536 user ids, one for each sandbox; None: a range chosen by the node's id."""
     cgroup_parent: str = ""
     """The group below which ours are made, for example a delegated one; empty: the root of each tree."""
+
+    @classmethod
+    def of(cls, settings: HasNodeId) -> Settings:
+        """What the node's own settings say."""
+        return cls(node_id=settings.node_id)
 
     @property
     def first_uid(self) -> int:
@@ -147,6 +159,7 @@ class Backend(contract.Backend):
         return marshal.dumps(
             {
                 "link": link,
+                "node": os.getpid(),
                 "node_id": self._settings.node_id,
                 "uid_base": self._settings.first_uid,
                 "cgroup_parent": self._settings.cgroup_parent,

@@ -21,6 +21,7 @@ from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
 from stoker.linux.processes import reap
+from stoker.linux.syscalls import pidfd_open
 from stoker.sandboxes.lean.packets import (
     DESTROY,
     ENDED,
@@ -216,6 +217,8 @@ class Helper:
             pass
         if sandbox.status < 0:
             sandbox.status = status
+        else:
+            sandbox.is_destroyed = False  # asked for, but its program was faster
         self._loop.unwatch(sandbox.pidfd)
         self._finish(sandbox)
 
@@ -284,6 +287,7 @@ def main() -> None:
         Groups(find_trees(), config["node_id"], config["cgroup_parent"]),
         Networks(),
         MountNamespace(),
+        pidfd_open(config["node"]),
         list(range(SLOTS)),
         config["uid_base"],
         config["code_path"],

@@ -29,12 +29,13 @@ SITE = "/proc"
 SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 FOLDERS = ("app/function", "build", "dev", "etc", "home", "proc", "run", "sys", "tmp", "var/lib")
 ETC = (
-    "alternatives ca-certificates crypto-policies/back-ends fonts gai.conf host.conf hosts java-* ld.so.cache"
+    "alternatives ca-certificates crypto-policies/back-ends fonts gai.conf host.conf java-* ld.so.cache"
     " ld.so.conf ld.so.conf.d localtime mime.types nsswitch.conf os-release pki/ca-trust/extracted"
-    " pki/tls/certs pki/tls/cert.pem pki/tls/openssl.cnf protocols python3* resolv.conf services ssl/cert.pem"
-    " ssl/certs ssl/openssl.cnf timezone"
+    " pki/tls/certs pki/tls/cert.pem pki/tls/openssl.cnf protocols python3* services ssl/cert.pem ssl/certs"
+    " ssl/openssl.cnf timezone"
 ).split()
 MAX_ETC_BYTES = 16 * 1024 * 1024  # Debian's certificates, links and all take 0.5 MB
+HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n"  # the host's own would tell of its network
 USERS = "root:x:0:0:root:/tmp:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/tmp:/usr/sbin/nologin\n"
 GROUPS = "root:x:0:\nnogroup:x:65534:\n"
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
@@ -45,15 +46,16 @@ def enter_root(shows: Iterable[tuple[str, str]], boot: list[tuple[str, str]], bo
     """Leave the host's mounts for a root of our own, with `boot` (names and texts of files) to start from."""
     leave_the_hosts()
     # Copied before anything is mounted, so that nothing of ours can stand in their place.
-    copies = [(copy_of(source, READ_ONLY, recursive=True), source, target) for source, target in shows]
+    copies = [(copy_of(source, READ_ONLY, recursive=True), target) for source, target in shows]
     mount("tmpfs", SITE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     _fill(Path(SITE))
-    for copy, source, target in copies:
-        _show(copy, source, SITE + target)
-    if boot:
-        _boot(SITE + boot_folder, boot)
-    mount("none", SITE, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     make_root(SITE)
+    # Only now that a link can lead nowhere but into our own root.
+    for copy, target in copies:
+        _show(copy, target)
+    if boot:
+        _boot(boot_folder, boot)
+    mount("none", "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
 def _fill(root: Path) -> None:
@@ -74,9 +76,11 @@ def _show_system(source: Path, target: Path) -> None:
         attach(copy_of(str(source), READ_ONLY, recursive=True), str(target))
 
 
-def _show(copy: int, source: str, target: str) -> None:
-    """Attach a shown file or folder; the name to attach it to is made, in our own root only."""
-    if os.path.isdir(source):
+def _show(copy: int, target: str) -> None:
+    """Attach what is shown, in the place of a link or a file of ours by that name."""
+    if os.path.islink(target):
+        os.unlink(target)
+    if stat.S_ISDIR(os.fstat(copy).st_mode):
         os.makedirs(target, 0o755, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
@@ -89,6 +93,7 @@ def _fill_etc(etc: Path) -> None:
     for pattern in ETC:
         for source in Path("/etc").glob(pattern):
             left -= _copy(source, etc / source.relative_to("/etc"), left)
+    (etc / "hosts").write_text(HOSTS)
     (etc / "passwd").write_text(USERS)
     (etc / "group").write_text(GROUPS)
 

@@ -14,7 +14,7 @@ import socket
 from typing import NamedTuple
 
 from stoker.linux.cgroups import Bounds, Counts, Group, Groups
-from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, copy_of
+from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace
 from stoker.linux.network import Networks
 from stoker.linux.processes import kill
 from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, MAX_TEXT, Fork, Make
@@ -28,6 +28,8 @@ class Means(NamedTuple):
     groups: Groups
     networks: Networks
     mounts: MountNamespace
+    node: int
+    """The node's pidfd: the folders it gives are mounted where it is, which need not be where we are."""
     slots: list[int]
     """A heap of those not taken."""
     uid_base: int
@@ -47,6 +49,7 @@ class Sandbox:
         self.is_destroyed = False
         self.trouble = ""
         self.status = -1
+        """The wait status of its program, when that is known."""
         self.private: socket.socket | None = None
         self._ends: list[int] = []
         self._order = order
@@ -90,7 +93,8 @@ class Sandbox:
         wanted = [(self._means.code_path, READ_ONLY)] if flags & HAS_CODE else []
         wanted += [(self._means.workspace_path, SAFE)] if flags & HAS_WORKSPACE else []
         for (target, attributes), source in zip(wanted, self._sources, strict=True):
-            self._trees.append((copy_of(None, attributes, source), target))
+            copy = self._means.mounts.copy_of(self._means.node, source, attributes)
+            self._trees.append((copy, target))
         self._close_sources()
 
     def _join_group(self) -> list[int]:

@@ -182,7 +182,7 @@ def close_all(descriptors: tuple[int, ...] | list[int]) -> None:
 
 
 def shipped() -> list[tuple[str, str]]:
-    """The files that a zygote needs of us, as a tree without `__init__.py`s: only these, nothing they would import."""
+    """The files that a zygote needs of us, as a tree without `__init__.py`s, which would import more."""
     files = []
     for module in SHIPPED:
         assert module.__file__ is not None

@@ -1,0 +1,66 @@
+"""A backend of lean sandboxes, open, on the real kernel; skipped with the reason where there is none."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sandboxes.lean.guests import FORKED, LAUNCHES, hello
+from stoker.sandboxes.contract import Launch, Sandbox, SandboxSpec
+from stoker.sandboxes.lean import Backend, Settings
+from stoker.types import Limits, Network
+
+Make = Callable[..., Awaitable[Sandbox]]
+
+
+@pytest.fixture
+def unopened(node_id: str) -> Backend:
+    backend = Backend(Settings(node_id=node_id), LAUNCHES)
+    if problems := backend.problems():
+        reason = "; ".join(map(str, problems))
+        if "lean" in os.environ.get("STOKER_PROMISED", "").split(","):
+            pytest.fail(f"this machine promised lean sandboxes: {reason}")
+        pytest.skip(reason)
+    return backend
+
+
+@pytest.fixture
+async def lean(unopened: Backend, nothing_left: None) -> AsyncIterator[Backend]:
+    await unopened.open()
+    try:
+        yield unopened
+    finally:
+        await unopened.close()
+
+
+@pytest.fixture
+def make(lean: Backend) -> Make:
+    """Make one more sandbox and hear its greeting; the backend's end is its end."""
+    numbers = itertools.count(1)
+
+    async def make(
+        launch: Launch = FORKED,
+        code: Path | None = None,
+        workspace: Path | None = None,
+        network: Network = Network.NONE,
+        greets: bool = True,
+        **limits: float,
+    ) -> Sandbox:
+        spec = SandboxSpec(
+            id=f"guest{next(numbers)}",
+            launch=launch,
+            limits=Limits(**limits),  # type: ignore[arg-type]
+            code=code,
+            workspace=workspace,
+            network=network,
+        )
+        sandbox = await lean.create(spec)
+        if greets:
+            await hello(sandbox)
+        return sandbox
+
+    return make

@@ -1,0 +1,102 @@
+"""Sandboxes for tests of the walls: a tiny server inside, and what one says to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from stoker.sandboxes.contract import Launch, Sandbox, Show
+from stoker.sandboxes.lean import Backend
+
+SERVER = Path(__file__).with_name("tiny_server.py")
+SERVER_INSIDE = "/app/runtime/server.py"
+ENVIRONMENT = {"HOME": "/tmp", "LC_ALL": "C.UTF-8", "ANSWER": "42"}
+HEADER = struct.Struct("!IBI")
+
+
+def launch(fork: bool = True, argv: tuple[str, ...] | None = None, name: str = "") -> Launch:
+    """The tiny server in this very interpreter, forked from a zygote or executed."""
+    base, binary = Path(sys.base_prefix), Path(sys.executable).resolve()
+    shows = [Show(str(SERVER), SERVER_INSIDE)]
+    if not base.is_relative_to("/usr"):
+        shows.append(Show(str(base), "/opt/python"))
+        binary = Path("/opt/python") / binary.relative_to(base.resolve())
+    return Launch(
+        name=name or ("forked" if fork else "executed"),
+        argv=argv or (str(binary), "-I", "-S", SERVER_INSIDE),
+        environment=ENVIRONMENT,
+        shows=tuple(shows),
+        fork=SERVER_INSIDE if fork else None,
+    )
+
+
+FORKED, EXECUTED = launch(), launch(fork=False)
+MISSING = launch(fork=False, argv=("/no/such/program",), name="missing")
+BROKEN = launch(fork=True, argv=("/no/such/python", SERVER_INSIDE), name="broken")
+LAUNCHES = (FORKED, EXECUTED, MISSING, BROKEN)
+
+
+class Raised(Exception):
+    """What the code inside raised, in its own words."""
+
+
+async def hello(sandbox: Sandbox) -> dict[str, Any]:
+    _, payload = await _frame(sandbox)
+    greeting: dict[str, Any] = json.loads(payload)
+    return greeting
+
+
+async def run(sandbox: Sandbox, source: str) -> Any:
+    """Run Python inside; what it leaves in `answer` comes back. Raises `Raised`, `EOFError`."""
+    event = source.encode()
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sandbox.channel, HEADER.pack(len(event), 2, 1) + event)
+    kind, payload = await _frame(sandbox)
+    if kind == 0x84:
+        raise Raised(json.loads(payload))
+    return json.loads(payload)
+
+
+async def order(sandbox: Sandbox, source: str) -> None:
+    """Run Python that will not answer."""
+    event = source.encode()
+    await asyncio.get_running_loop().sock_sendall(sandbox.channel, HEADER.pack(len(event), 2, 1) + event)
+
+
+async def read_all(descriptor: int) -> bytes:
+    """What is written to one of the pipes, until its end."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), open(os.dup(descriptor), "rb", buffering=0)
+    )
+    try:
+        return await reader.read()
+    finally:
+        transport.close()
+
+
+async def _frame(sandbox: Sandbox) -> tuple[int, bytes]:
+    length, kind, _ = HEADER.unpack(await _exactly(sandbox, HEADER.size))
+    return kind, await _exactly(sandbox, length)
+
+
+async def _exactly(sandbox: Sandbox, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = await asyncio.get_running_loop().sock_recv(sandbox.channel, size - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+def helper_pid(backend: Backend) -> int:
+    """The process that a test may kill."""
+    assert backend._process is not None
+    return backend._process.pid

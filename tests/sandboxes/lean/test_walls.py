@@ -1,0 +1,334 @@
+"""What code inside a lean sandbox sees, and what it cannot do."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sandboxes.lean.conftest import Make
+from sandboxes.lean.guests import ENVIRONMENT, EXECUTED, FORKED, Raised, run
+from stoker.sandboxes.contract import Launch, Sandbox
+from stoker.types import MEBIBYTE, Network
+
+BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: launch.name)
+NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
+
+SYSCALL = """
+import ctypes, errno, json
+libc = ctypes.CDLL(None, use_errno=True)
+answer = {}
+for name, number, *arguments in json.loads('%s'):
+    ctypes.set_errno(0)
+    result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(argument) for argument in arguments])
+    answer[name] = errno.errorcode.get(ctypes.get_errno(), "") if result < 0 else "allowed"
+"""
+# Numbers of x86-64; those above 423 are everyone's.
+REFUSED = {
+    "x86_64": [
+        ["mount", 165, 0, 0, 0, 0, 0],
+        ["umount2", 166, 0, 0],
+        ["pivot_root", 155, 0, 0],
+        ["chroot", 161, 0],
+        ["unshare", 272, 0x10000000],
+        ["setns", 308, 0, 0],
+        ["ptrace", 101, 0, 0, 0, 0],
+        ["process_vm_readv", 310, 1, 0, 0, 0, 0, 0],
+        ["keyctl", 250, 0, 0],
+        ["add_key", 248, 0, 0, 0, 0, 0],
+        ["request_key", 249, 0, 0, 0, 0],
+        ["bpf", 321, 0, 0, 0],
+        ["perf_event_open", 298, 0, 0, 0, 0, 0],
+        ["userfaultfd", 323, 0],
+        ["open_by_handle_at", 304, 0, 0, 0],
+        ["kexec_load", 246, 0, 0, 0, 0],
+        ["init_module", 175, 0, 0, 0],
+        ["modify_ldt", 154, 0, 0, 0],
+        ["syslog", 103, 3, 0, 0],
+        ["swapon", 167, 0, 0],
+        ["reboot", 169, 0, 0, 0, 0],
+        ["quotactl", 179, 0, 0, 0, 0],
+        ["open_tree", 428, -100, 0, 1],
+        ["move_mount", 429, 0, 0, 0, 0, 0],
+        ["fsopen", 430, 0, 0],
+        ["mount_setattr", 442, 0, 0, 0, 0, 0],
+        ["pidfd_getfd", 438, 0, 0, 0],
+        ["clone with a new user namespace", 56, 0x10000011, 0, 0, 0, 0],
+        ["clone with a new user namespace, high bits set", 56, 0x1_10000011, 0, 0, 0, 0],
+        ["socket of AF_NETLINK", 41, 16, 3, 0],
+        ["socket of AF_PACKET", 41, 17, 3, 0],
+        ["socket of AF_ALG", 41, 38, 5, 0],
+        ["socket of AF_VSOCK", 41, 40, 1, 0],
+        ["socket of AF_ALG, high bits set", 41, 38 + 2**32, 5, 0],
+        ["ioctl TIOCSTI", 16, 0, 0x5412, 0],
+        ["ioctl TIOCSTI, high bits set", 16, 0, 0x5412 + 2**32, 0],
+        ["ioctl TIOCLINUX", 16, 0, 0x541C, 0],
+    ],
+}
+UNKNOWN = [
+    ["clone3", 435, 0, 0],
+    ["io_uring_setup", 425, 1, 0],
+    ["io_uring_enter", 426, 0, 0, 0, 0, 0, 0],
+    ["memfd_secret", 447, 0],
+    ["no such call", 4000],
+]
+
+
+async def asked(sandbox: Sandbox, calls: list[list[object]]) -> dict[str, str]:
+    answers: dict[str, str] = await run(sandbox, SYSCALL % json.dumps(calls))
+    return answers
+
+
+@BOTH
+async def test_every_namespace_is_another_than_the_hosts(make: Make, launch: Launch) -> None:
+    sandbox = await make(launch)
+    source = f"import os; answer = {{n: os.readlink('/proc/self/ns/' + n) for n in {NAMESPACES!r}}}"
+    inside = await run(sandbox, source)
+    assert {name for name in NAMESPACES if inside[name] == os.readlink(f"/proc/self/ns/{name}")} == set()
+
+
+async def test_two_sandboxes_share_no_namespace(make: Make) -> None:
+    source = f"import os; answer = {{n: os.readlink('/proc/self/ns/' + n) for n in {NAMESPACES!r}}}"
+    one, other = await run(await make(), source), await run(await make(), source)
+    assert {name for name in NAMESPACES if one[name] == other[name]} == set()
+
+
+@BOTH
+async def test_nothing_but_scratch_can_be_written(make: Make, launch: Launch, folder: Path) -> None:
+    (folder / "main.py").write_text("")
+    folder.chmod(0o777)
+    sandbox = await make(launch, code=folder)
+    source = """
+import os
+answer = []
+for top, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if os.path.join(top, name) not in ("/proc", "/usr", "/opt")]
+    try:
+        os.close(os.open(os.path.join(top, "probe"), os.O_CREAT | os.O_WRONLY))
+        os.unlink(os.path.join(top, "probe"))
+        answer.append(top)
+    except OSError:
+        pass
+"""
+    assert sorted(await run(sandbox, source)) == ["/dev/shm", "/tmp"]
+    mounts = await run(sandbox, "answer = open('/proc/self/mountinfo').read()")
+    writable = {line.split()[4] for line in mounts.splitlines() if line.split()[5].split(",")[0] == "rw"}
+    assert writable == {"/tmp", "/dev/shm"}
+
+
+@BOTH
+async def test_each_sandbox_is_a_user_of_its_own_without_groups(make: Make, launch: Launch) -> None:
+    source = "import os; answer = [*os.getresuid(), *os.getresgid(), os.getgroups()]"
+    one, other = await run(await make(launch), source), await run(await make(launch), source)
+    assert one[0] != other[0]
+    assert min(one[0], other[0]) > 0x6FFF_FFFF
+    assert one == [one[0]] * 6 + [[]]
+
+
+@BOTH
+async def test_no_privilege_is_left_to_gain(make: Make, launch: Launch) -> None:
+    status = await run(await make(launch), "answer = open('/proc/self/status').read()")
+    lines = dict(line.split(":\t") for line in status.splitlines())
+    assert {lines[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    assert (lines["NoNewPrivs"], lines["Seccomp"], lines["Umask"]) == ("1", "2", "0022")
+
+
+@BOTH
+async def test_only_four_descriptors_are_open(make: Make, launch: Launch) -> None:
+    source = """
+import os
+answer = {}
+for number in os.listdir("/proc/self/fd"):
+    try:
+        answer[number] = os.readlink("/proc/self/fd/" + number).split(":")[0]
+    except OSError:
+        pass  # the folder's own, gone by now
+"""
+    found = await run(await make(launch), source)
+    assert found == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"}
+
+
+@BOTH
+async def test_the_environment_is_the_launchs_and_nothing_else(make: Make, launch: Launch) -> None:
+    assert await run(await make(launch), "import os; answer = dict(os.environ)") == ENVIRONMENT
+
+
+@BOTH
+async def test_the_first_process_is_ours_and_cannot_be_looked_into(make: Make, launch: Launch) -> None:
+    source = """
+import os
+def tried(name):
+    try:
+        return bool(os.listdir(name) if name.endswith("fd") else open(name, "rb").read(1))
+    except OSError as error:
+        return error.errno
+answer = [os.getpid(), os.getppid(), *map(tried, ("/proc/1/mem", "/proc/1/environ", "/proc/1/fd", "/proc/1/maps"))]
+"""
+    own, parent, *looks = await run(await make(launch), source)
+    assert (own, parent) == (2, 1)
+    assert set(looks) <= {errno.EACCES, errno.EPERM}
+
+
+async def test_killing_everything_ends_neither_the_first_process_nor_the_host(make: Make) -> None:
+    source = """
+import os, signal
+for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSTOP, signal.SIGSEGV):
+    os.kill(1, number)
+try:
+    os.kill(-1, signal.SIGKILL)
+except ProcessLookupError:
+    pass
+answer = os.getppid()
+"""
+    assert await run(await make(), source) == 1
+
+
+@BOTH
+async def test_the_filter_refuses_what_no_function_needs(make: Make, launch: Launch) -> None:
+    refused = REFUSED.get(os.uname().machine)
+    if refused is None:
+        pytest.skip(f"the numbers of {os.uname().machine} are not in this test's table")
+    answers = await asked(await make(launch), refused)
+    assert {name: answer for name, answer in answers.items() if answer != "EPERM"} == {}
+
+
+async def test_the_filter_does_not_know_what_libraries_fall_back_from(make: Make) -> None:
+    answers = await asked(await make(), UNKNOWN)
+    assert set(answers.values()) == {"ENOSYS"}
+
+
+async def test_threads_subprocesses_and_sockets_work_inside(make: Make) -> None:
+    source = """
+import os, socket, subprocess, threading
+thread = threading.Thread(target=lambda: done.append(1))
+done = []
+thread.start(); thread.join()
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname())
+pair = socket.socketpair()
+answer = [done, subprocess.run(["/bin/echo", "hello"], stdout=subprocess.PIPE).stdout.decode()]
+"""
+    assert await run(await make(), source) == [[1], "hello\n"]
+
+
+async def test_a_device_cannot_be_made(make: Make) -> None:
+    with pytest.raises(Raised, match="PermissionError"):
+        await run(await make(), "import os; os.mknod('/tmp/null', 0o20666, os.makedev(1, 3))")
+
+
+async def test_devices_are_the_harmless_few(make: Make) -> None:
+    source = "import os; answer = [sorted(os.listdir('/dev')), len(open('/dev/urandom', 'rb', 0).read(8))]"
+    names = "fd full null random shm stderr stdin stdout urandom zero".split()
+    assert await run(await make(), source) == [names, 8]
+
+
+async def test_proc_tells_nothing_of_the_host_and_takes_nothing(make: Make) -> None:
+    source = """
+import os
+def tried(name, flags):
+    try:
+        descriptor = os.open("/proc/" + name, flags)
+        return len(os.read(descriptor, 10)) if flags == os.O_RDONLY else "opened"
+    except OSError as error:
+        return error.errno
+answer = [
+    [tried(name, os.O_RDONLY) for name in ("kallsyms", "keys", "interrupts", "timer_list", "kcore", "kmsg")],
+    [tried(name, os.O_WRONLY) for name in (
+        "sys/kernel/core_pattern", "sysrq-trigger", "self/oom_score_adj", "sys/vm/drop_caches")],
+    sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+]
+"""
+    read, written, processes = await run(await make(), source)
+    assert set(read) <= {0, errno.EACCES, errno.EPERM, errno.ENOENT}
+    assert set(written) <= {errno.EROFS, errno.EACCES, errno.ENOENT}
+    assert processes == [1, 2]
+
+
+async def test_the_machine_has_another_name_inside_and_no_other_users(make: Make) -> None:
+    source = "import os; answer = [os.uname().nodename, open('/etc/passwd').read().count(chr(10))]"
+    assert await run(await make(), source) == ["sandbox", 2]
+
+
+async def test_of_etc_only_what_programs_need_is_there(make: Make) -> None:
+    source = "import os; answer = sorted(os.listdir('/etc'))"
+    names = set(await run(await make(), source))
+    assert names >= {"passwd", "group", "hosts", "nsswitch.conf", "ld.so.cache"}
+    assert not names & {"shadow", "ssh", "fstab", "machine-id", "crontab", "sudoers", "resolv.conf"}
+
+
+async def test_root_and_homes_of_the_host_are_not_there(make: Make) -> None:
+    source = "import os; answer = [os.path.exists('/root'), os.listdir('/home'), os.listdir('/run')]"
+    assert await run(await make(), source) == [False, [], []]
+
+
+async def test_the_code_folder_is_shown_read_only(make: Make, folder: Path) -> None:
+    (folder / "main.py").write_text("said = 'hello'")
+    sandbox = await make(code=folder)
+    source = f"import sys; sys.path.insert(0, {sandbox.code_path!r}); import main; answer = main.said"
+    assert await run(sandbox, source) == "hello"
+    with pytest.raises(Raised, match="Read-only file system"):
+        await run(sandbox, f"open({sandbox.code_path + '/main.py'!r}, 'w')")
+
+
+async def test_what_a_build_leaves_belongs_to_the_folders_owner(make: Make, folder: Path) -> None:
+    os.chown(folder, 64_000, 64_001)
+    sandbox = await make(EXECUTED, workspace=folder)
+    path = f"{sandbox.workspace_path}/made"
+    await run(sandbox, f"import os; open({path!r}, 'w').close(); os.symlink('/etc/shadow', {path + '.link'!r})")
+    status = (folder / "made").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (64_000, 64_001, 0o644)
+
+
+async def test_only_a_build_reaches_the_hosts_network(make: Make) -> None:
+    source = "answer = [line.split(':')[0].strip() for line in open('/proc/self/net/dev').readlines()[2:]]"
+    outside = [line.split(":")[0].strip() for line in Path("/proc/self/net/dev").read_text().splitlines()[2:]]
+    assert await run(await make(), source) == ["lo"]
+    assert sorted(await run(await make(network=Network.HOST), source)) == sorted(outside)
+
+
+async def test_what_one_sandbox_binds_another_can_bind_too(make: Make) -> None:
+    source = r"""
+import socket
+held = [socket.create_server(("0.0.0.0", 8080)), socket.socket(socket.AF_UNIX)]
+held[1].bind("\0name")
+__builtins__["held"] = held
+answer = True
+"""
+    one, other = await make(), await make()
+    assert [await run(one, source), await run(other, source)] == [True, True]
+
+
+async def test_scratch_is_bounded_in_bytes_and_in_files(make: Make) -> None:
+    sandbox = await make(scratch_mb=2, scratch_inodes=100)
+    source = """
+import os
+answer = []
+for folder in ("/tmp", "/dev/shm"):
+    try:
+        with open(folder + "/file", "wb", 0) as file:
+            while file.write(bytes(65536)):
+                pass
+    except OSError as error:
+        answer.append(error.errno)
+    answer.append(os.path.getsize(folder + "/file") // 1024)
+    os.unlink(folder + "/file")
+try:
+    for number in range(1000):
+        open("/tmp/%d" % number, "w").close()
+except OSError as error:
+    answer += [error.errno, number]
+"""
+    *spaces, full, files = await run(sandbox, source)
+    # A file at its own limit (EFBIG) or a file system at its (ENOSPC): they are the same size here.
+    assert [number in (errno.ENOSPC, errno.EFBIG) for number in spaces[::2]] == [True, True]
+    assert max(spaces[1::2]) * 1024 <= 2 * MEBIBYTE
+    assert (full, files < 100) == (errno.ENOSPC, True)
+
+
+async def test_interpreters_of_a_home_are_shown_without_the_rest_of_it(make: Make) -> None:
+    source = "import sys, os; answer = [sys.prefix, os.path.exists(os.path.dirname(sys.prefix) + '/.bashrc')]"
+    prefix, has_home = await run(await make(), source)
+    assert (prefix in ("/opt/python", "/usr"), has_home) == (True, False)
