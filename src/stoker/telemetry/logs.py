@@ -6,6 +6,7 @@ start may take, and would say the same.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -33,7 +34,10 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # a lone surrogate: written as its escape
+            return json.dumps(line, default=str)
 
 
 class Lines(logging.Formatter):
