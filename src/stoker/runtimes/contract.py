@@ -40,6 +40,10 @@ class Runtime(ABC):
     def interpreters(self) -> list[Interpreter]:
         """Those installed, newest first; found once, at the first question."""
 
+    def default(self) -> Interpreter:
+        """The one for functions that ask for no version; asked only when there is one."""
+        return self.interpreters()[0]
+
     @abstractmethod
     def launch(self, interpreter: Interpreter) -> Launch:
         """How to start the server that speaks the frames of `docs/wire.md`."""

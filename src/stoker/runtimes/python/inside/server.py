@@ -1,0 +1,28 @@
+"""Serves calls inside a sandbox: run as a program, or loaded once by a zygote and forked from it.
+
+The work is in the package beside this file, so that its bytecode is kept; only importing it needs the
+folder on `sys.path`, and the function never sees it there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+PRELOADED = ("collections", "datetime", "functools", "math", "random", "re", "traceback")
+"""What nearly every function, or the server itself, imports sooner or later: a zygote does it first."""
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+_serving = __import__("stoker_server.serving", fromlist=["serve"])
+sys.path.pop(0)
+
+
+def serve(channel_fd: int) -> None:
+    """Answer the frames of `docs/wire.md` on this descriptor; never returns."""
+    _serving.serve(channel_fd)
+
+
+if __name__ == "__main__":
+    serve(3)
+for _name in PRELOADED:
+    __import__(_name)

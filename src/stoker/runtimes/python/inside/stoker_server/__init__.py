@@ -1,0 +1,1 @@
+"""The server itself: one module for each way of running calls, and what they share."""

@@ -1,0 +1,130 @@
+"""The server's end of the wire: frames on one blocking stream socket (`docs/wire.md`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+
+LOAD, CALL, CANCEL, DATA_IN, QUEUED, MORE = 0x01, 0x02, 0x03, 0x04, 0x05, 0x40
+HELLO, LOADED, RESULT, ERROR, LOG, EXITED = 0x81, 0x82, 0x83, 0x84, 0x85, 0x87
+HEADER = struct.Struct("!IBI")
+_ANSWER = struct.Struct("!IBIQQ")
+_NUMBERS = 16  # bytes of the two times in front of a result or an error
+
+PERMITS_FD = 4
+
+CHUNK = 64 * 1024
+MAX_MESSAGE, MAX_STACK = 32_000, 128_000  # characters; six bytes each stay below the node's 1 MiB
+
+
+class EndOfStream(Exception):
+    """The node has closed the channel."""
+
+
+class Channel:
+    """Frames in and out. Everything it is told to send is sent when the call returns."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._buffer = b""
+        self._parts: dict[int, list[bytes]] = {}
+
+    def receive(self) -> tuple[int, int, bytes]:
+        """Wait for the next frame: its kind, its call and its payload, parts joined."""
+        frame = self.take()
+        while frame is None:
+            self.fill()
+            frame = self.take()
+        return frame
+
+    def take(self) -> tuple[int, int, bytes] | None:
+        """The next frame if it has been read already."""
+        data = self._buffer
+        while len(data) >= 9:
+            length, kind, number = HEADER.unpack_from(data)
+            end = 9 + length
+            if len(data) < end:
+                break
+            payload = data[9:end]
+            self._buffer = data = data[end:]
+            if not (kind & MORE or kind == DATA_IN):
+                return kind, number, payload
+            joined = self._join(kind, number, payload)
+            if joined is not None:
+                return CALL, number, joined
+        return None
+
+    def fill(self) -> None:
+        """Read what is there, and the rest of a frame that has begun."""
+        self._buffer += self._read(CHUNK)
+        if len(self._buffer) >= 9:
+            missing = 9 + HEADER.unpack_from(self._buffer)[0] - len(self._buffer)
+            if missing > 0:
+                self._fill_exactly(missing)
+
+    def _fill_exactly(self, missing: int) -> None:
+        chunks = [self._buffer]
+        while missing > 0:
+            chunks.append(self._read(min(missing, 4 * CHUNK)))
+            missing -= len(chunks[-1])
+        self._buffer = b"".join(chunks)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            data = os.read(self.fd, size)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise EndOfStream
+        return data
+
+    def _join(self, kind: int, number: int, payload: bytes) -> bytes | None:
+        parts = self._parts.setdefault(number, [])
+        parts.append(payload)
+        if kind & MORE:
+            return None
+        del self._parts[number]
+        return b"".join(parts)
+
+    def send(self, data: bytes) -> None:
+        try:
+            sent = os.write(self.fd, data)
+            while sent < len(data):
+                sent += os.write(self.fd, memoryview(data)[sent:])
+        except ConnectionError:
+            raise EndOfStream from None
+
+
+def has_permits() -> bool:
+    """Whether this sandbox has a semaphore of permits; what the function starts does not inherit it."""
+    try:
+        os.set_inheritable(PERMITS_FD, False)
+    except OSError:
+        return False
+    return True
+
+
+def take_permit() -> bool:
+    """Whether the node still wants the queued call that is next."""
+    try:
+        os.read(PERMITS_FD, 8)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_frame(kind: int, number: int, payload: bytes) -> bytes:
+    return HEADER.pack(len(payload), kind, number) + payload
+
+
+def write_result(number: int, run_ns: int, cpu_ns: int, result: bytes) -> bytes:
+    return _ANSWER.pack(_NUMBERS + len(result), RESULT, number, run_ns, cpu_ns) + result
+
+
+def write_error(number: int, run_ns: int, cpu_ns: int, error: tuple[str, str, str]) -> bytes:
+    """The frame for an error's type, message and stack, each cut to what the node takes."""
+    kind, message, stack = error
+    body = {"type": kind[:MAX_MESSAGE], "message": message[:MAX_MESSAGE], "stack": stack[-MAX_STACK:]}
+    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    return _ANSWER.pack(_NUMBERS + len(text), ERROR, number, run_ns, cpu_ns) + text
