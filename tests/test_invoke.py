@@ -32,7 +32,7 @@ from stoker.sandboxes.contract import Launch
 from stoker.types import Function, Invocation, Limits, Outcome, Reuse, Source, Status
 
 FOLDER = Path("/nowhere")
-LAUNCHES = {f"fake-{way}": Launch(name=f"fake-{way}", argv=(f"fake.{way}",)) for way in ("run", "refuse", "exit")}
+LAUNCHES = {f"fake-{way}": Launch(name=f"fake-{way}", argv=(f"fake.{way}",)) for way in ("run", "short", "refuse", "exit")}
 
 
 class Version:
@@ -347,6 +347,41 @@ async def test_a_thousand_at_once_are_answered_or_refused(house: House) -> None:
     assert len(answered) == 50
     assert all(isinstance(end, TooBusy) for end in ends if end not in answered)
     assert all(json.loads(end.result) == {"n": n} for n, end in enumerate(ends) if isinstance(end, Outcome))
+
+
+async def test_short_calls_queue_in_one_sandbox_and_are_answered_in_order(house: House) -> None:
+    key = house.shelf.put(version="short")
+    await house.call(key)
+    await house.call(key)
+    ends = await asyncio.gather(*(house.call(key, {"n": n}) for n in range(40)))
+    assert [json.loads(end.result)["n"] for end in ends] == list(range(40))
+    assert len({end.sandbox for end in ends}) == 1
+
+
+async def test_calls_queued_behind_one_that_hangs_run_elsewhere_once(house: House) -> None:
+    key = house.shelf.put(version="short", limits=Limits(timeout_s=1))
+    await house.call(key)
+    await house.call(key)
+    _, hanging = house.start(key, {"do": "hang"})
+    ends = await asyncio.gather(*(house.call(key, {"n": n}) for n in range(10)))
+    assert [json.loads(end.result)["n"] for end in ends] == list(range(10))
+    assert not hanging.done()
+    end = await hanging
+    assert end.status is Status.TIMED_OUT
+    assert end.sandbox not in {other.sandbox for other in ends}
+
+
+async def test_a_caller_that_leaves_a_queue_harms_nobody_in_it(house: House) -> None:
+    key = house.shelf.put(version="short")
+    await house.call(key)
+    await house.call(key)
+    held = house.start(key, {"do": "hold", "key": "first"})[1]
+    leaver, left = house.start(key, {"n": 1})
+    last = house.start(key, {"n": 2})[1]
+    leaver.leave()
+    while not house.backend.release("first"):
+        await asyncio.sleep(0)
+    assert [(await end).status for end in (held, left, last)] == [Status.OK, Status.CANCELLED, Status.OK]
 
 
 async def test_retiring_a_version_ends_its_sandboxes(house: House) -> None:

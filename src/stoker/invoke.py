@@ -32,6 +32,8 @@ from stoker.types import (
 
 LOAD_ALLOWANCE_S = 10.0
 """The least that starting the runtime and importing the code may take, whatever the call's own limit."""
+LEAVE_S = 0.05
+"""How long a call whose caller has left may go on."""
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class Call:
         "_created_at",
         "_entered",
         "_function",
+        "_has_left",
         "_lease",
         "_logs",
         "_number",
@@ -126,6 +129,7 @@ class Call:
         self._pin: Pin | None = None
         self._function: Function | None = None
         self._asked = 0
+        self._has_left = False
         self._lease: Lease | None = None
         self._number = 0
         self._logs: LogKeeper | None = None
@@ -167,10 +171,13 @@ class Call:
             return
         self._pin, self._function = pin, pin.version.function
         self.phases.code = self._lap()
+        self._ask_for_lease(pin)
+
+    def _ask_for_lease(self, pin: Pin) -> None:
         invocation, rooms = self.invocation, self._rooms
         try:
             order = rooms.recipes.order(
-                self._function, pin.version.folder, invocation.reuse, invocation.keep_s
+                pin.version.function, pin.version.folder, invocation.reuse, invocation.keep_s
             )
         except NodeError as error:
             self._settle(error)
@@ -190,7 +197,25 @@ class Call:
         allowance = limits.timeout_s if live.loaded_at else max(limits.timeout_s, LOAD_ALLOWANCE_S)
         self.expires_at = min(now + allowance, self.invocation.deadline)
         budget_ms = int(min(limits.timeout_s, self.invocation.deadline - now) * 1000)
-        self._number = live.enter(self, bytes.fromhex(self.invocation.id), max(budget_ms, 0), self.invocation.body)
+        self._number = live.enter(
+            self,
+            bytes.fromhex(self.invocation.id),
+            max(budget_ms, 0),
+            self.invocation.body,
+            lease.runs_at_once,
+        )
+
+    def taken_back(self) -> None:
+        """The call in front runs long, and this one had not begun: ask for another sandbox."""
+        assert self._lease is not None and self._pin is not None
+        self._rooms.pool.give_back(self._lease.number, is_healthy=True)
+        self._lease = None
+        self._asked = 0
+        self.expires_at = self.invocation.deadline
+        if self._has_left:
+            self._end(Status.CANCELLED, HAS_LEFT)
+        else:
+            self._ask_for_lease(self._pin)
 
     def loaded(self) -> None:
         """The function's code has been imported for this call; from here on its own time runs."""
@@ -250,6 +275,9 @@ class Call:
     def expire(self) -> None:
         """The deadline has passed."""
         self.phases.run = self._lap()
+        if self._has_left:
+            self._end(Status.CANCELLED, HAS_LEFT)
+            return
         if self._lease is None:
             waited = self._rooms.clock() - self._entered
             self._settle(Impatient(f"the caller's deadline passed after {waited:.1f} s of waiting"))
@@ -260,10 +288,18 @@ class Call:
         self._end(Status.TIMED_OUT, FunctionError("TimedOut", message))
 
     def leave(self) -> None:
-        """The caller has left; nobody wants the answer."""
-        if self._settle_with is not None:
-            self.phases.run = self._lap()
-            self._end(Status.CANCELLED, FunctionError("Cancelled", "the caller left before the answer"))
+        """The caller has left; nobody wants the answer.
+
+        A call inside a sandbox is given a moment to end by itself: most do, and then a warm sandbox,
+        perhaps with other calls inside, need not be destroyed.
+        """
+        if self._settle_with is None:
+            return
+        self._has_left = True
+        if self._lease is None:
+            self._end(Status.CANCELLED, HAS_LEFT)
+        else:
+            self.expires_at = min(self.expires_at, self._rooms.clock() + LEAVE_S)
 
     def refused(self, error: NodeError) -> None:
         """The pool has no sandbox for this call."""
@@ -293,6 +329,8 @@ class Call:
         is_healthy: bool = False,
     ) -> None:
         lease, pin = self._lease, self._pin
+        if self._has_left:
+            status, error, result = Status.CANCELLED, HAS_LEFT, b""
         if usage is None:
             usage = Usage() if cpu_ns < 0 else Usage(cpu_ms=cpu_ns / 1e6)
         outcome = Outcome(
@@ -323,9 +361,8 @@ class Call:
             rooms.deadlines.forget(self)
             if self._lease is not None:
                 self._lease.live.leave(self._number)
-                rooms.pool.give_back(
-                    self._lease.number, is_healthy, self.phases.run / 1000 if is_healthy else None
-                )
+                run_s = self.phases.run / 1000 if is_healthy else None
+                rooms.pool.give_back(self._lease.number, is_healthy, run_s, self._logs is not None)
             elif self._asked:
                 rooms.pool.withdraw(self._asked)
             if self._pin is not None:
@@ -377,4 +414,5 @@ class LogKeeper:
 
 
 NO_LOGS = Logs()
+HAS_LEFT = FunctionError("Cancelled", "the caller left before the answer")
 SIGNALS = frozenset(int(one) for one in signal.Signals)

@@ -24,7 +24,9 @@ from stoker.pool.plan import (
     Retired,
     SandboxEnded,
     SandboxGone,
+    SandboxQueues,
     SandboxReady,
+    SandboxStalled,
     StartSandbox,
     Tick,
 )
@@ -32,7 +34,13 @@ from stoker.types import Reuse, Source
 
 
 def need(
-    name: str = "a", *, reuse: Reuse = Reuse.PROCESS, memory_mb: int = 100, places: int = 1, at_most: int = 0
+    name: str = "a",
+    *,
+    reuse: Reuse = Reuse.PROCESS,
+    memory_mb: int = 100,
+    places: int = 1,
+    at_most: int = 0,
+    depth: int = 0,
 ) -> Need:
     return Need(
         revision=name,
@@ -40,6 +48,7 @@ def need(
         reuse=reuse,
         memory_mb=memory_mb,
         places=places,
+        depth=depth,
         at_most=at_most,
         keep_s=10.0,
     )
@@ -126,6 +135,42 @@ def test_starts_go_round_the_functions_that_wait() -> None:
         plan.on(LeaseReturned(lease, False), 0)
         started += plan.on(SandboxGone(lease), 0)
     assert started == [StartSandbox(4, a), StartSandbox(5, b), StartSandbox(6, a)]
+
+
+def short(plan: Plan, of: Need, has_written: bool = False) -> None:
+    """One warm sandbox in which leases may queue, of a function known to be short; lease 2 runs there."""
+    warm(plan, 1, of)
+    plan.on(SandboxQueues(1), 0)
+    plan.on(LeaseAsked(2, of), 0)
+    plan.on(LeaseReturned(2, True, run_s=0.00001, has_written=has_written), 0)
+    plan.on(LeaseAsked(2, of), 0)
+
+
+def test_short_calls_queue_behind_the_one_that_runs_up_to_a_depth() -> None:
+    plan, a = Plan(1000), need(depth=2)
+    short(plan, a)
+    for lease in (3, 4):
+        assert plan.on(LeaseAsked(lease, a), 0) == [GrantLease(lease, 1, Source.WARM, runs_at_once=False)]
+    assert plan.on(LeaseAsked(5, a), 0) == []
+    assert plan.on(LeaseReturned(2, True, run_s=0.00001), 0) == [
+        GrantLease(5, 1, Source.WARM, runs_at_once=False)
+    ]
+
+
+def test_calls_that_write_output_never_queue() -> None:
+    plan, a = Plan(1000), need(depth=2)
+    short(plan, a, has_written=True)
+    assert plan.on(LeaseAsked(3, a), 0) == []
+
+
+def test_a_sandbox_that_stalled_is_never_queued_in_again() -> None:
+    plan, a = Plan(1000), need(depth=2)
+    short(plan, a)
+    plan.on(LeaseAsked(3, a), 0)
+    plan.on(SandboxStalled(1), 0.005)
+    plan.on(LeaseReturned(3, True), 0.005)
+    assert plan.on(LeaseAsked(4, a), 0.005) == []
+    assert plan.on(Tick(), 0.01) == [StartSandbox(2, a)]
 
 
 def test_a_shared_sandbox_serves_as_many_as_it_has_places() -> None:
@@ -224,6 +269,7 @@ NEEDS = [
     need("d", reuse=Reuse.SANDBOX, places=3),
     need("e", at_most=2, memory_mb=40),
     need("f", memory_mb=600),
+    need("g", memory_mb=60, depth=3),
 ]
 BUDGET_MB = 500
 
@@ -288,11 +334,17 @@ class Histories(RuleBasedStateMachine):
         self.send(LeaseWithdrawn(lease))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), is_healthy=st.booleans())
-    def give_back(self, data: st.DataObject, is_healthy: bool) -> None:
+    @rule(data=st.data(), is_healthy=st.booleans(), run_s=st.sampled_from([None, 0.00001, 0.1]))
+    def give_back(self, data: st.DataObject, is_healthy: bool, run_s: float | None) -> None:
         lease = data.draw(st.sampled_from(sorted(self.held)))
         del self.held[lease]
-        self.send(LeaseReturned(lease, is_healthy))
+        self.send(LeaseReturned(lease, is_healthy, run_s))
+
+    @precondition(lambda self: self.up)
+    @rule(data=st.data(), stalls=st.booleans())
+    def queue_or_stall(self, data: st.DataObject, stalls: bool) -> None:
+        sandbox = data.draw(st.sampled_from(sorted(self.up)))
+        self.send(SandboxStalled(sandbox) if stalls else SandboxQueues(sandbox))
 
     @precondition(lambda self: self.starting)
     @rule(data=st.data())
@@ -341,7 +393,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def places_are_not_oversold(self) -> None:
         for sandbox, leases in Counter(self.held.values()).items():
-            assert leases <= self.need_of[sandbox].places
+            assert leases <= self.need_of[sandbox].places + self.need_of[sandbox].depth
 
     @invariant()
     def nothing_waits_that_nothing_will_wake(self) -> None:
@@ -376,4 +428,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestHistories.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

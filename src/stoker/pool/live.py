@@ -9,13 +9,14 @@ finds them all. Where calls are concurrent the runtime sends `LOG` frames instea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from stoker.runtimes.wire import CallListener, Load, Session
+from stoker.runtimes.wire import CALL, QUEUED, CallListener, Load, Session
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError
 
@@ -32,13 +33,25 @@ class Guest(CallListener, Protocol):
     def loaded(self) -> None: ...
     def load_failed(self, error: FunctionError) -> None: ...
     def sandbox_ended(self, ending: Ending, reason: str) -> None: ...
+    def taken_back(self) -> None:
+        """It had not begun, and will not begin here."""
 
 
 class Live:
     """A sandbox that was made; hears its session and tells the calls inside."""
 
-    def __init__(self, name: str, sandbox: Sandbox, load: Load, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        sandbox: Sandbox,
+        load: Load,
+        *,
+        on_end: Callable[[], None],
+        on_queues: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
+        self.moved_at = 0.0
+        """When a call last came to its answer or found nobody inside."""
         self.sandbox = sandbox
         self.guests: dict[int, Guest] = {}
         self.greeted_at = 0.0
@@ -48,6 +61,7 @@ class Live:
         self.session = Session(self, load.result_bytes)
         self._load = load
         self._on_end = on_end
+        self._on_queues = on_queues
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._fds = (sandbox.stdout, sandbox.stderr)
@@ -71,9 +85,15 @@ class Live:
         self.sandbox.ended.add_done_callback(self._sandbox_ended)
         self.session.load(self._load)
 
-    def enter(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes) -> int:
-        """Send a call in; returns its number here. A sandbox that is over already tells the guest at once."""
-        number = self.session.call(guest, invocation, budget_ms, event)
+    def enter(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes, runs_at_once: bool) -> int:
+        """Send a call in, to run at once or after those inside; returns its number here."""
+        kind = CALL
+        if not self.guests:
+            self.moved_at = time.monotonic()
+        elif not runs_at_once and self.sandbox.permits is not None:
+            os.eventfd_write(self.sandbox.permits, 1)
+            kind = QUEUED
+        number = self.session.call(guest, invocation, budget_ms, event, kind)
         self.guests[number] = guest
         if self._early:
             early, self._early = self._early, []
@@ -81,14 +101,29 @@ class Live:
                 guest.wrote(stream, data)
         return number
 
+    def take_back(self) -> None:
+        """Take back the queued calls that have not begun, because the one in front runs long."""
+        number_of_permits = 0
+        assert self.sandbox.permits is not None
+        with contextlib.suppress(BlockingIOError):
+            while os.eventfd_read(self.sandbox.permits):
+                number_of_permits += 1
+        for number in list(self.guests)[len(self.guests) - number_of_permits :]:
+            guest = self.guests.pop(number)
+            self.session.forget(number)
+            guest.taken_back()
+
     def has_new_oom_kill(self) -> bool:
         """Whether the kernel killed something inside for memory since this was last asked."""
         seen, self.oom_kills_seen = self.oom_kills_seen, self.sandbox.oom_kills()
         return self.oom_kills_seen > seen
 
     def leave(self, number: int) -> None:
-        """The call has ended, one way or another."""
+        """The call has ended, one way or another; where it has not answered, the runtime is told."""
         self.guests.pop(number, None)
+        self.session.cancel(number)
+        if self.guests:
+            self.moved_at = time.monotonic()
 
     def drain(self) -> None:
         """Read what the pipes hold now; bounded, as whoever still writes could keep us here."""
@@ -133,8 +168,10 @@ class Live:
 
     # The session
 
-    def greeted(self) -> None:
+    def greeted(self, can_queue: bool) -> None:
         self.greeted_at = time.monotonic()
+        if can_queue and self.sandbox.permits is not None:
+            self._on_queues()
 
     def loaded(self, load_ns: int) -> None:
         self.loaded_at = time.monotonic()

@@ -13,6 +13,10 @@ reports back with further events. There is one line of waiting leases, in order 
 * Room is made by destroying idle sandboxes, those idle longest first, and only when that suffices.
   A sandbox holds its memory until it is gone, so the start waits for `SandboxGone`.
 * What room is left when nobody waits goes to prewarming.
+* Waking a sleeping process costs more than a short call runs. Where a revision's calls are known to
+  be short, a lease may therefore queue behind those inside a sandbox that is awake, up to
+  `Need.depth` of them. If the one in front turns out long, the pool takes the queued calls back
+  (nothing of them has begun, see `docs/wire.md`), tells by `SandboxStalled`, and asks anew.
 
 HOLDS (invariant 4): leases of a sandbox never exceed its places; committed memory, dying sandboxes
 included, never exceeds the budget; a waiting lease is granted, refused or withdrawn, never lost;
@@ -33,6 +37,10 @@ from stoker.types import Reuse, Source
 START_COST_S = 0.004
 """What starting one sandbox is taken to cost when deciding whether waiting is quicker."""
 NEVER = -math.inf
+SHORT_S = 0.0005
+"""Leases queue inside sandboxes only where the function runs for less than this."""
+WAKE_S = 0.00005
+"""What waking a sleeping sandbox costs: so much waiting behind others is as good."""
 RUN_WEIGHT = 0.2
 """Of the newest run in the moving average of a revision's run times."""
 
@@ -46,6 +54,8 @@ class Need(msgspec.Struct, frozen=True):
     memory_mb: int
     places: int = 1
     """How many leases one sandbox serves at a time."""
+    depth: int = 0
+    """How many more leases may queue inside one sandbox behind those that run."""
     at_most: int = 0
     """How many leases all sandboxes of the revision serve at a time; 0: no bound but the budget."""
     keep_s: float = 0.0
@@ -70,9 +80,23 @@ class LeaseReturned(msgspec.Struct, frozen=True):
     is_healthy: bool
     run_s: float | None = None
     """How long the function itself ran, where it came to an answer."""
+    has_written: bool = False
+    """The function wrote to its stdout or stderr."""
 
 
 class SandboxReady(msgspec.Struct, frozen=True):
+    sandbox: int
+
+
+class SandboxQueues(msgspec.Struct, frozen=True):
+    """Calls that have not begun in it can be taken back, so leases may queue there."""
+
+    sandbox: int
+
+
+class SandboxStalled(msgspec.Struct, frozen=True):
+    """Calls that queued in it were taken back: no lease queues there again."""
+
     sandbox: int
 
 
@@ -112,6 +136,8 @@ Event = (
     | LeaseWithdrawn
     | LeaseReturned
     | SandboxReady
+    | SandboxQueues
+    | SandboxStalled
     | SandboxEnded
     | SandboxGone
     | Retired
@@ -132,6 +158,8 @@ class GrantLease(msgspec.Struct, frozen=True):
     lease: int
     sandbox: int
     source: Source
+    runs_at_once: bool = True
+    """False: it queues behind those inside."""
 
 
 class RefuseLease(msgspec.Struct, frozen=True):
@@ -157,7 +185,17 @@ class Phase(Enum):
 class Entry:
     """One sandbox, as the plan sees it."""
 
-    __slots__ = ("group", "id", "idle_since", "is_retired", "leases", "need", "phase", "served", "waited_for")
+    __slots__ = (
+        "group",
+        "id",
+        "idle_since",
+        "is_retired",
+        "leases",
+        "need",
+        "phase",
+        "served",
+        "waited_for",
+    )
 
     def __init__(self, number: int, group: Group, now: float, waited_for: bool) -> None:
         self.id = number
@@ -193,9 +231,11 @@ class Group:
         "moved_at",
         "need",
         "prewarm_failed",
+        "queueing",
         "run_s",
         "serving",
         "starting",
+        "talks",
         "waiting",
     )
 
@@ -204,6 +244,10 @@ class Group:
         self.entries: dict[int, Entry] = {}
         self.free: OrderedDict[int, Entry] = OrderedDict()
         """Those with a place, the most recently freed last: a few stay hot, the rest can expire."""
+        self.queueing: dict[int, Entry] = {}
+        """Those in which leases may queue."""
+        self.talks = False
+        """Its calls write output, which is told apart by what is read between two of them: none queues."""
         self.waiting: OrderedDict[int, None] = OrderedDict()
         self.serving = 0
         """Sandboxes that are ready and not retired."""
@@ -236,6 +280,24 @@ class Group:
             return True
         ahead_s = len(self.waiting) * self.run_s / (self.serving * self.need.places)
         return ahead_s >= START_COST_S or now - self.moved_at >= START_COST_S
+
+    def place(self) -> Entry | None:
+        """Where one more lease goes at once: behind others if that is soon, on a free one, or behind others."""
+        if self.queueing and (entry := self.queue_for(WAKE_S)):
+            return entry
+        if self.free:
+            return next(reversed(self.free.values()))
+        return self.queue_for(SHORT_S * self.need.depth) if self.queueing else None
+
+    def queue_for(self, wait_s: float) -> Entry | None:
+        """A busy sandbox in which one more lease would wait for at most `wait_s`."""
+        if not 0 <= self.run_s < SHORT_S or self.talks or not self.need.depth:
+            return None
+        most = min(self.need.depth, int(wait_s / max(self.run_s, 1e-6)))
+        for entry in self.queueing.values():
+            if 0 < entry.leases <= most:
+                return entry
+        return None
 
     def learn(self, run_s: float) -> None:
         self.run_s = run_s if self.run_s < 0 else self.run_s + RUN_WEIGHT * (run_s - self.run_s)
@@ -276,6 +338,8 @@ class Plan:
             LeaseWithdrawn: self._on_withdrawn,
             LeaseReturned: self._on_returned,
             SandboxReady: self._on_ready,
+            SandboxQueues: self._on_queues,
+            SandboxStalled: self._on_stalled,
             SandboxEnded: self._on_ended,
             SandboxGone: self._on_gone,
             Retired: self._on_retired,
@@ -325,8 +389,8 @@ class Plan:
         if need.memory_mb > self._budget_mb:
             reason = f"the function needs {need.memory_mb} MB, all sandboxes together may use {self._budget_mb}"
             self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
-        elif group.free and not group.waiting:
-            self._grant(event.lease, next(reversed(group.free.values())))
+        elif not group.waiting and (entry := group.place()):
+            self._grant(event.lease, entry)
             self._fill_prewarm(now)
         else:
             if not group.waiting:
@@ -358,6 +422,7 @@ class Plan:
             return
         if event.run_s is not None:
             entry.group.learn(event.run_s)
+        entry.group.talks = entry.group.talks or event.has_written
         if not event.is_healthy or entry.need.reuse is Reuse.NONE:
             self._retire(entry)
         if entry.is_retired:
@@ -374,7 +439,7 @@ class Plan:
         self._granted[lease] = entry
         if entry.leases >= entry.need.places:
             entry.group.free.pop(entry.id, None)
-        self._actions.append(GrantLease(lease, entry.id, source))
+        self._actions.append(GrantLease(lease, entry.id, source, entry.leases <= entry.need.places))
 
     def _free(self, entry: Entry, now: float) -> None:
         """Offer the entry's places to those who wait for them, then to whoever comes."""
@@ -383,6 +448,10 @@ class Plan:
             lease = next(iter(group.waiting))
             self._unline(lease, group)
             self._grant(lease, entry)
+        while group.waiting and (behind := group.queue_for(SHORT_S * group.need.depth)):
+            lease = next(iter(group.waiting))
+            self._unline(lease, group)
+            self._grant(lease, behind)
         if entry.has_place:
             group.free[entry.id] = entry
             group.free.move_to_end(entry.id)
@@ -404,6 +473,16 @@ class Plan:
         else:
             self._free(entry, now)
             self._fill_prewarm(now)
+
+    def _on_queues(self, event: SandboxQueues, now: float) -> None:
+        entry = self._entries.get(event.sandbox)
+        if entry is not None and not entry.is_retired:
+            entry.group.queueing[entry.id] = entry
+
+    def _on_stalled(self, event: SandboxStalled, now: float) -> None:
+        entry = self._entries.get(event.sandbox)
+        if entry is not None:
+            entry.group.queueing.pop(entry.id, None)
 
     def _on_ended(self, event: SandboxEnded, now: float) -> None:
         entry = self._entries.get(event.sandbox)
@@ -442,6 +521,7 @@ class Plan:
             entry.is_retired = True
             entry.group.serving -= entry.phase is Phase.READY
             entry.group.free.pop(entry.id, None)
+            entry.group.queueing.pop(entry.id, None)
 
     def _destroy(self, entry: Entry) -> None:
         self._retire(entry)

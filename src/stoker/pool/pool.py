@@ -27,7 +27,9 @@ from stoker.pool.plan import (
     Retired,
     SandboxEnded,
     SandboxGone,
+    SandboxQueues,
     SandboxReady,
+    SandboxStalled,
     Snapshot,
     StartSandbox,
     Tick,
@@ -39,6 +41,8 @@ from stoker.types import Reuse, Source
 HURRY_S = 0.005
 """Between two ticks while somebody waits: about what a start costs."""
 HOUSEKEEPING_S = 0.5
+STALL_S = 0.003
+"""After so long without an answer the calls queued in a sandbox are taken back."""
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +65,11 @@ class Leaser(Protocol):
 class Lease:
     """The right to send one call into one live sandbox."""
 
-    __slots__ = ("live", "number", "source")
+    __slots__ = ("live", "number", "runs_at_once", "source")
 
-    def __init__(self, number: int, live: Live, source: Source) -> None:
+    def __init__(self, number: int, live: Live, source: Source, runs_at_once: bool) -> None:
         self.number = number
+        self.runs_at_once = runs_at_once
         self.live = live
         self.source = source
 
@@ -86,6 +91,7 @@ class Pool:
         self._leasers: dict[int, tuple[Leaser, Callable[[str], Recipe]]] = {}
         self._recipes: dict[tuple[str, Reuse], Callable[[str], Recipe]] = {}
         self._live: dict[int, Live] = {}
+        self._queueing: dict[int, Live] = {}
         self._starting: set[int] = set()
         self._doomed: set[int] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -110,13 +116,15 @@ class Pool:
         self._leasers[number] = (leaser, recipe)
         self._recipes[need.revision, need.reuse] = recipe
         self._feed(LeaseAsked(number, need))
-        if self._plan.has_waiting and not self._is_hurrying:
+        if not self._is_hurrying and (self._plan.has_waiting or self._queueing):
             self._schedule_tick()
         return number
 
-    def give_back(self, number: int, is_healthy: bool, run_s: float | None = None) -> None:
+    def give_back(
+        self, number: int, is_healthy: bool, run_s: float | None = None, has_written: bool = False
+    ) -> None:
         """The call is over; `run_s` is how long the function itself ran, if it came to an answer."""
-        self._feed(LeaseReturned(number, is_healthy, run_s))
+        self._feed(LeaseReturned(number, is_healthy, run_s, has_written))
 
     def withdraw(self, number: int) -> None:
         """The caller does not wait any more."""
@@ -164,7 +172,7 @@ class Pool:
         if taken is None:  # withdrawn while the actions of one event were carried out
             self._loop.call_soon(self.give_back, action.lease, True)
             return
-        taken[0].leased(Lease(action.lease, self._live[action.sandbox], action.source))
+        taken[0].leased(Lease(action.lease, self._live[action.sandbox], action.source, action.runs_at_once))
 
     def _refuse(self, action: RefuseLease) -> None:
         taken = self._leasers.pop(action.lease, None)
@@ -185,7 +193,13 @@ class Pool:
             sandbox = await recipe.backend.create(recipe.spec)
             shown = f"hf_{name}__{'rest' if need.reuse is Reuse.SANDBOX else suffix}"
             load = msgspec.structs.replace(recipe.load, code=sandbox.code_path)
-            live = Live(shown, sandbox, load, lambda: self._feed(SandboxEnded(number)))
+            live = Live(
+                shown,
+                sandbox,
+                load,
+                on_end=lambda: self._feed(SandboxEnded(number)),
+                on_queues=lambda: self._queues(number),
+            )
             self._live[number] = live
             await live.connect()
         except (NodeError, OSError) as error:
@@ -199,8 +213,22 @@ class Pool:
         else:
             self._feed(SandboxReady(number))
 
+    def _queues(self, number: int) -> None:
+        self._queueing[number] = self._live[number]
+        self._feed(SandboxQueues(number))
+
+    def _take_back_stalled(self) -> None:
+        """Calls that queue behind one that turned out long go elsewhere."""
+        now = time.monotonic()
+        for number, live in list(self._queueing.items()):
+            if len(live.guests) > 1 and now - live.moved_at >= STALL_S:
+                del self._queueing[number]
+                self._feed(SandboxStalled(number))
+                live.take_back()
+
     def _destroy(self, action: DestroySandbox) -> None:
         self._doomed.add(action.sandbox)
+        self._queueing.pop(action.sandbox, None)
         if action.sandbox not in self._starting:
             self._spawn(self._end(action.sandbox))
 
@@ -214,6 +242,7 @@ class Pool:
         self._emptied.set()
 
     def _tick(self) -> None:
+        self._take_back_stalled()
         self._feed(Tick())
         if len(self._recipes) > self._plan.group_count:
             self._recipes = {key: self._recipes[key] for key in self._recipes if self._plan.has_group(*key)}
@@ -222,6 +251,8 @@ class Pool:
     def _schedule_tick(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
-        self._is_hurrying = self._plan.has_waiting
+        self._is_hurrying = self._plan.has_waiting or any(
+            len(live.guests) > 1 for live in self._queueing.values()
+        )
         delay = HURRY_S if self._is_hurrying else HOUSEKEEPING_S
         self._ticker = self._loop.call_later(delay, self._tick)

@@ -16,6 +16,8 @@ from stoker.types import Function, Reuse
 
 SHARED_PLACES = 64
 """How many calls one shared sandbox takes at a time before another is started beside it."""
+QUEUE_DEPTH = 16
+"""How many short calls may queue inside one sandbox."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Recipes:
             reuse=reuse,
             memory_mb=function.limits.memory_mb,
             places=places,
+            depth=QUEUE_DEPTH if reuse is Reuse.PROCESS and function.concurrency == 1 else 0,
             at_most=function.max_concurrency,
             keep_s=0.0 if reuse is Reuse.NONE else kept,
         )

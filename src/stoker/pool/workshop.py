@@ -37,6 +37,9 @@ class Step:
     def loaded(self) -> None:
         pass
 
+    def taken_back(self) -> None:
+        pass
+
     def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None:
         self._finish(Status.OK, result, None)
 
@@ -80,11 +83,11 @@ class Workshop:
         sandbox = await self._backend.create(spec)
         step = Step()
         try:
-            live = Live(name, sandbox, self._load(sandbox.code_path, limits), lambda: None)
+            live = Live(name, sandbox, self._load(sandbox.code_path, limits), on_end=lambda: None)
             try:
                 await live.connect()
                 body = msgspec.json.encode({**event, "workspace": sandbox.workspace_path})
-                live.enter(step, os.urandom(16), int(limits.timeout_s * 1000), body)
+                live.enter(step, os.urandom(16), int(limits.timeout_s * 1000), body, runs_at_once=True)
                 status, result, error = await self._wait(step, limits.timeout_s)
                 live.drain()
             finally:

@@ -17,7 +17,7 @@ from stoker.types import MEBIBYTE, FunctionError
 
 WIRE = 1
 
-LOAD, CALL, CANCEL, DATA_IN = 0x01, 0x02, 0x03, 0x04
+LOAD, CALL, CANCEL, DATA_IN, QUEUED = 0x01, 0x02, 0x03, 0x04, 0x05
 HELLO, LOADED, RESULT, ERROR, LOG, DATA_OUT, EXITED = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87
 MORE = 0x40
 
@@ -57,7 +57,7 @@ class CallListener(Protocol):
 class SessionListener(Protocol):
     """Who wants to hear of the sandbox itself."""
 
-    def greeted(self) -> None: ...
+    def greeted(self, can_queue: bool) -> None: ...
     def loaded(self, load_ns: int) -> None: ...
     def load_failed(self, error: FunctionError) -> None: ...
     def session_ended(self, reason: str) -> None:
@@ -66,6 +66,7 @@ class SessionListener(Protocol):
 
 class _Hello(msgspec.Struct):
     wire: int
+    queues: bool = False
 
 
 _decode_error = msgspec.json.Decoder(FunctionError).decode
@@ -96,12 +97,18 @@ class Session(asyncio.Protocol):
         body = msgspec.json.encode(load)
         self._write(HEADER.pack(len(body), LOAD, 0) + body)
 
-    def call(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
-        """Send one call; returns its number on this connection."""
+    def call(
+        self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes, kind: int = CALL
+    ) -> int:
+        """Send one call, as `CALL` or `QUEUED`; returns its number on this connection."""
         self._last_call = number = self._last_call % 0xFFFFFFFF + 1
         self._calls[number] = listener
-        self._write(CALL_HEAD.pack(20 + len(event), CALL, number, invocation, budget_ms) + event)
+        self._write(CALL_HEAD.pack(20 + len(event), kind, number, invocation, budget_ms) + event)
         return number
+
+    def forget(self, number: int) -> None:
+        """Stop listening to a call that will not be run."""
+        self._calls.pop(number, None)
 
     def cancel(self, number: int) -> None:
         """Stop listening to a call and ask the other side to end it."""
@@ -188,11 +195,11 @@ class Session(asyncio.Protocol):
             self._end(f"a frame of unknown kind {kind:#x}")
 
     def _receive_hello(self, payload: bytes) -> None:
-        wire = _decode_hello(payload).wire
-        if wire == WIRE:
-            self._listener.greeted()
+        hello = _decode_hello(payload)
+        if hello.wire == WIRE:
+            self._listener.greeted(hello.queues)
         else:
-            self._end(f"wire version {wire}, this node speaks {WIRE}")
+            self._end(f"wire version {hello.wire}, this node speaks {WIRE}")
 
     def _receive_error(self, number: int, payload: bytes) -> None:
         run_ns, cpu_ns = TIMES.unpack_from(payload)

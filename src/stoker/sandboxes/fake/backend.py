@@ -2,7 +2,7 @@
 
 How a start goes is what `Launch.argv[0]` says: `fake.refuse` (or any path below `/no/`) raises
 `SandboxFailed`, `fake.exit` ends with exit code 1 before a word, `fake.silent` never greets,
-`fake.slow` takes `Settings.start_s`; everything else starts at once.
+`fake.slow` takes `Settings.start_s`, the calls of `fake.short` say that they ran for a moment only; everything else starts at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from stoker.errors import SandboxFailed
 from stoker.sandboxes import contract
 from stoker.sandboxes.contract import Abilities, Launch, Problem, SandboxSpec
-from stoker.sandboxes.fake.server import FLOOD, Server
+from stoker.sandboxes.fake.server import FLOOD, RUN_NS, SHORT_NS, Server
 from stoker.types import MEBIBYTE, Ending, Usage
 
 _USAGE = Usage(cpu_ms=1.0, memory_peak_bytes=MEBIBYTE)
@@ -103,6 +103,7 @@ class Sandbox(contract.Sandbox):
         self.ended = self._loop.create_future()
         self.channel, self._inner = socket.socketpair()
         self.channel.setblocking(False)
+        self.permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.stdout, stdout = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.stderr, stderr = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._writers = {1: stdout, 2: stderr}
@@ -115,7 +116,9 @@ class Sandbox(contract.Sandbox):
         return f"<fake sandbox {self.id}, {state}>"
 
     async def start(self, program: str, start_s: float) -> None:
-        server = self._server = Server(self, hello=program not in ("fake.silent", "fake.slow", "fake.exit"))
+        hello = program not in ("fake.silent", "fake.slow", "fake.exit")
+        run_ns = SHORT_NS if program == "fake.short" else RUN_NS
+        server = self._server = Server(self, hello, run_ns)
         await self._loop.connect_accepted_socket(lambda: server, self._inner)
         if program == "fake.slow":
             self._loop.call_later(start_s, server.greet)
@@ -132,6 +135,7 @@ class Sandbox(contract.Sandbox):
         else:
             self._inner.close()
         self.channel.close()
+        os.close(self.permits)
         os.close(self.stdout)
         os.close(self.stderr)
         self._forget(self)
@@ -149,6 +153,11 @@ class Sandbox(contract.Sandbox):
         if stream in self._writers:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._writers[stream], data)
+
+    def take_permit(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return os.eventfd_read(self.permits) == 1
+        return False
 
     def flood(self) -> None:
         if 1 in self._writers:

@@ -34,13 +34,13 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-LOAD, CALL, CANCEL = 0x01, 0x02, 0x03
+LOAD, CALL, CANCEL, QUEUED = 0x01, 0x02, 0x03, 0x05
 HELLO, LOADED, RESULT, ERROR, LOG, EXITED = 0x81, 0x82, 0x83, 0x84, 0x85, 0x87
 
 _HEADER = struct.Struct("!IBI")
 _NOTHING_USED = bytes(16)
 RUN_NS, CPU_NS = 2_000_000, 1_000_000
-_TIMES = struct.pack("!QQ", RUN_NS, CPU_NS)
+SHORT_NS = 10_000  # what a call of `fake.short` is said to have run
 FLOOD = b"x" * 4095 + b"\n"
 
 
@@ -49,6 +49,7 @@ class Body(Protocol):
 
     load_s: float
 
+    def take_permit(self) -> bool: ...
     def write(self, stream: int, data: bytes) -> None: ...
     def flood(self) -> None: ...
     def hold(self, key: str, go_on: Callable[[], None]) -> None: ...
@@ -59,12 +60,14 @@ class Body(Protocol):
 class Server(asyncio.Protocol):
     """The inner end of one channel."""
 
-    def __init__(self, body: Body, hello: bool) -> None:
+    def __init__(self, body: Body, hello: bool, run_ns: int = RUN_NS) -> None:
         self._body = body
+        self._times = struct.pack("!QQ", run_ns, min(run_ns, CPU_NS))
         self._says_hello = hello
         self._buffer = bytearray()
         self._load: dict[str, Any] = {}
         self._open: set[int] = set()
+        self._queued: list[tuple[int, bytes]] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,7 +81,7 @@ class Server(asyncio.Protocol):
         self._body.end(exit_code=0)
 
     def greet(self) -> None:
-        self._send(HELLO, 0, b'{"wire":1,"runtime":"fake","version":"1.0.0"}')
+        self._send(HELLO, 0, b'{"wire":1,"runtime":"fake","version":"1.0.0","queues":true}')
 
     def close(self) -> None:
         """Say what is still unsaid, then close the channel."""
@@ -108,12 +111,25 @@ class Server(asyncio.Protocol):
         if kind == LOAD:
             self._load_function(msgspec.json.decode(payload))
         elif kind == CALL:
-            self._open.add(number)
-            self._call(number, payload[:16], struct.unpack_from("!I", payload, 16)[0], payload[20:])
+            self._begin(number, payload)
+        elif kind == QUEUED:
+            self._queued.append((number, payload))
+            self._begin_queued()
         elif kind == CANCEL and self._is_forking and number in self._open:
             self._fail(number, "Cancelled", "the caller has left")
         elif kind != CANCEL:
             self._body.end(exit_code=78)
+
+    def _begin(self, number: int, payload: bytes) -> None:
+        self._open.add(number)
+        self._call(number, payload[:16], struct.unpack_from("!I", payload, 16)[0], payload[20:])
+
+    def _begin_queued(self) -> None:
+        """Start what queues, one after another, as far as the node permits."""
+        while self._queued and not self._open:
+            number, payload = self._queued.pop(0)
+            if self._body.take_permit():
+                self._begin(number, payload)
 
     @property
     def _is_forking(self) -> bool:
@@ -172,15 +188,17 @@ class Server(asyncio.Protocol):
         if len(result) > self._load.get("result_bytes", len(result)):
             self._send_error(number, "ResultTooLarge", f"the result has {len(result)} bytes")
         else:
-            self._send(RESULT, number, _TIMES + result)
+            self._send(RESULT, number, self._times + result)
+        asyncio.get_running_loop().call_soon(self._begin_queued)
 
     def _fail(self, number: int, kind: str, message: str) -> None:
         self._open.discard(number)
         self._send_error(number, kind, message)
+        asyncio.get_running_loop().call_soon(self._begin_queued)
 
     def _send_error(self, number: int, kind: str, message: str) -> None:
         error = {"type": kind, "message": message, "stack": f"{kind}: {message}\n"}
-        self._send(ERROR, number, _TIMES + msgspec.json.encode(error))
+        self._send(ERROR, number, self._times + msgspec.json.encode(error))
 
     def _end(self, number: int, *, exit_code: int | None = None, signal: int | None = None) -> None:
         if self._is_forking:
