@@ -15,7 +15,7 @@ from stoker.types import MEBIBYTE
 INSIDE = "/app/settings"
 MAX_FILE_BYTES = 16 * MEBIBYTE  # the largest bundle of certificates is a tenth of this
 MAX_PAGES = 200
-ALWAYS_SEEN = ("/usr/",)
+ALWAYS_SEEN = ("/usr/", "/etc/ssl/certs/", "/etc/pki/")
 
 _LINK = re.compile(rb"""href\s*=\s*["']([^"'#]+)""", re.IGNORECASE)
 

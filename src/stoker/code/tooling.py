@@ -36,8 +36,7 @@ CERTIFICATES = (
 )
 PLAIN = ("NODE_USE_SYSTEM_CA", "NODE_TLS_REJECT_UNAUTHORIZED", "LANG", "LC_ALL")
 NODE_FLAGS = ("--use-openssl-ca", "--use-system-ca", "--use-bundled-ca")
-# What reaching a package index needs of /etc; functions reach nothing and see none of it.
-NETWORK_FILES = ("resolv.conf", "hosts", "nsswitch.conf", "ssl", "pki", "ca-certificates")
+RESOLVER = Path("/etc/resolv.conf")
 
 
 class HasHome(Protocol):
@@ -96,7 +95,7 @@ def _installers(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
 
 
 def _network(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
-    """Proxies and certificates, and the files by which names are resolved."""
+    """Proxies and certificates, and the file by which names are resolved where it is not in /etc."""
     proxies = {name for name in environ if name.lower() in PROXIES}
     taken = {name: environ[name] for name in (*proxies, *PLAIN) if name in environ}
     for name in CERTIFICATES:
@@ -105,8 +104,7 @@ def _network(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
     flags = [flag for flag in environ.get("NODE_OPTIONS", "").split() if flag in NODE_FLAGS]
     if flags:
         taken["NODE_OPTIONS"] = " ".join(flags)
-    for name in NETWORK_FILES:
-        path = Path("/etc") / name
-        if path.exists():
-            luggage.show(path.resolve(), str(path))
+    if RESOLVER.is_symlink() and RESOLVER.exists():
+        # systemd-resolved's lies in /run, of which a sandbox sees nothing.
+        luggage.show(RESOLVER.resolve(), str(RESOLVER.resolve()))
     return taken
