@@ -58,7 +58,7 @@ class Make(NamedTuple):
 class Fork(NamedTuple):
     """One sandbox as the helper orders it from a zygote.
 
-    Descriptors: channel, stdout, stderr, private socket, network namespace, then those to join cgroups by.
+    Descriptors: channel, stdout, stderr, permits, private socket, network namespace, then those to join cgroups by.
     """
 
     uid: int

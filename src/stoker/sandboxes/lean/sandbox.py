@@ -18,7 +18,7 @@ class Sandbox(contract.Sandbox):
 
     def __init__(self, id: str, descriptors: list[int], group: Group, end: Callable[[], None]) -> None:
         self.id = id
-        channel, self.stdout, self.stderr = descriptors
+        channel, self.stdout, self.stderr, self.permits = descriptors
         self.channel = socket.socket(fileno=channel)
         self.code_path = contract.CODE_PATH
         self.workspace_path = contract.WORKSPACE_PATH
@@ -37,6 +37,7 @@ class Sandbox(contract.Sandbox):
             self.channel.close()
             os.close(self.stdout)
             os.close(self.stderr)
+            os.close(self.permits)
             if not self.ended.done():
                 self._end()
         # Not the future itself: a caller that is cancelled must not take the ending from the others.

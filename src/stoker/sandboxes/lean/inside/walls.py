@@ -37,7 +37,7 @@ from stoker.linux.syscalls import (
 )
 from stoker.sandboxes.lean.packets import Fork
 
-CHANNEL, PRIVATE = 3, 4
+CHANNEL, PERMITS, PRIVATE = 3, 4, 5
 HOSTNAME = "sandbox"
 # World-readable files of /proc that tell of the host; what else does is root's, and the mount is read-only.
 MASKED = (
@@ -58,13 +58,14 @@ class Orders:
 
     def __init__(self, fork: Fork, descriptors: list[int]) -> None:
         self.fork = fork
-        self.channel, self.stdout, self.stderr, self.private, self.network = descriptors[:5]
-        self.joining = descriptors[5:]
+        self.channel, self.stdout, self.stderr, self.permits, self.private, self.network = descriptors[:6]
+        self.joining = descriptors[6:]
         self.cgroup = self.joining[0] if fork.is_version_2 and self.joining else -1
 
     def close(self) -> None:
         """Give up what the sandbox has now."""
-        for descriptor in (self.channel, self.stdout, self.stderr, self.private, self.network, *self.joining):
+        inside = (self.channel, self.stdout, self.stderr, self.permits, self.private)
+        for descriptor in (*inside, self.network, *self.joining):
             os.close(descriptor)
 
 
@@ -99,9 +100,10 @@ def _mount(fork: Fork, masked: tuple[str, ...]) -> None:
 
 
 def _arrange_descriptors(orders: Orders) -> None:
-    """Ours become 0 to 4, and nothing else is open."""
+    """Ours become 0 to 5, and nothing else is open."""
     null = os.open("/dev/null", os.O_RDONLY)
-    for target, source in enumerate((null, orders.stdout, orders.stderr, orders.channel, orders.private)):
+    inside = (null, orders.stdout, orders.stderr, orders.channel, orders.permits, orders.private)
+    for target, source in enumerate(inside):
         os.dup2(source, target, target != PRIVATE)
     orders.private = PRIVATE
     close_range(PRIVATE + 1)

@@ -43,7 +43,7 @@ from stoker.linux.syscalls import (
     prctl,
     umount,
 )
-from stoker.sandboxes.lean.inside.walls import CHANNEL, PRIVATE, Orders, raise_walls
+from stoker.sandboxes.lean.inside.walls import CHANNEL, PERMITS, PRIVATE, Orders, raise_walls
 from stoker.sandboxes.lean.packets import (
     BROKEN,
     FORK,
@@ -176,7 +176,7 @@ def enter() -> None:
 
 def tend(child: int) -> None:
     """Reap whatever ends; when `child` does, say how, and end everything by ending."""
-    close_range(0, CHANNEL)
+    close_range(0, PERMITS)
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # from inside: a Python handler would be run, the default not
@@ -188,11 +188,11 @@ def tend(child: int) -> None:
 
 
 def occupy(control: int) -> socket.socket:
-    """The control socket as descriptor 3, /dev/null below it and at 4: what is received comes above."""
-    os.dup2(control, 5, False)
+    """The control socket as descriptor 3, /dev/null below it, at 4 and at 5: what is received comes above."""
+    os.dup2(control, PRIVATE + 1, False)
     null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(5, CONTROL, True)
-    for target in (0, 1, PRIVATE):
+    os.dup2(PRIVATE + 1, CONTROL, True)
+    for target in (0, 1, PERMITS, PRIVATE):
         os.dup2(null, target, True)
     close_range(PRIVATE + 1)
     return socket.socket(fileno=CONTROL)

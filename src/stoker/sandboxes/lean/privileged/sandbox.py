@@ -105,17 +105,18 @@ class Sandbox:
         group.bound(Bounds(order.memory_bytes, order.pids + OUR_PROCESSES, order.millicpus))
         return group.joining()
 
-    def _open_ends(self) -> tuple[int, int, int, int]:
-        """Make the channel, both outputs and the private socket; returns the ends that go inside."""
+    def _open_ends(self) -> tuple[int, int, int, int, int]:
+        """Make the channel, both outputs, permits and the private socket; returns the ends that go inside."""
         ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.private, private = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         out, stdout = os.pipe()
         err, stderr = os.pipe()
-        self._ends = [ours.detach(), out, err]
+        permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ends = [ours.detach(), out, err, permits]
         for end in self._ends:
             os.set_blocking(end, False)
         self.private.setblocking(False)
-        return channel.detach(), stdout, stderr, private.detach()
+        return channel.detach(), stdout, stderr, os.dup(permits), private.detach()
 
     def assign(self) -> None:
         """Move in the function's folders. HOLDS: its program has not been released."""
