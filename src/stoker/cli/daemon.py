@@ -88,6 +88,8 @@ def _live(settings: Settings, listening: socket.socket, folder: Path, log: int, 
         print(f"stoker: {error.message}", file=sys.stderr, flush=True)
     except (Held, OSError) as error:
         print(f"stoker: {PID_FILE}: {error}", file=sys.stderr, flush=True)
+    except SystemExit as ending:  # told to stop while it started
+        code = ending.code if isinstance(ending.code, int) else NODE
     except BaseException:
         traceback.print_exc()
         raise
