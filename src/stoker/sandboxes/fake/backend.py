@@ -33,6 +33,11 @@ class Settings(msgspec.Struct, frozen=True):
     load_s: float = 0.05
     """What `fake.slow` as handler takes to load."""
 
+    @classmethod
+    def of(cls, settings: object) -> Settings:
+        """The node's own settings say nothing of it."""
+        return cls()
+
 
 class Backend(contract.Backend):
     """Sandboxes for tests, in no process of their own."""

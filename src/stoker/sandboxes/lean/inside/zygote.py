@@ -200,7 +200,7 @@ def occupy(control: int) -> socket.socket:
 
 def load_server(path: str) -> Callable[[int], None]:
     """Import the runtime's server. Raises what importing it raises."""
-    spec = importlib.util.spec_from_file_location("stoker_server", path)
+    spec = importlib.util.spec_from_file_location("__stoker_server__", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

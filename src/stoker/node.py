@@ -1,0 +1,270 @@
+"""Builds every room from the settings, opens them in order and closes them in reverse.
+
+Started as root, the order is: find the runtimes, let the backends prepare (the lean one starts its
+privileged helper), then give root up for good; only then is the first byte of a stranger read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uuid_utils
+import uvicorn
+import uvloop
+
+from stoker import __version__, plugins
+from stoker.admission import Gate
+from stoker.code import BUILD_STEPS, Cache, Functions, builder_launch
+from stoker.deadlines import Deadlines
+from stoker.doors.asgi import application
+from stoker.doors.contract import Door
+from stoker.doors.listener import Routes, protocol_factory
+from stoker.errors import BackendUnavailable, NodeError
+from stoker.invoke import Call, Rooms, Settle
+from stoker.linux import privileges
+from stoker.pool import Pool
+from stoker.pool.recipes import Recipes
+from stoker.pool.workshop import Workshop
+from stoker.records.model import InvocationRecord
+from stoker.records.store import Records
+from stoker.runtimes.choosing import Choice, choose
+from stoker.runtimes.contract import Runtime
+from stoker.sandboxes.contract import Backend, Launch
+from stoker.settings import Settings
+from stoker.telemetry.metrics import Metrics
+from stoker.types import MEBIBYTE, Invocation, Outcome
+
+RAM_SHARE = 0.8
+"""Of the machine's memory, for all sandboxes together, unless the settings say."""
+DRAIN_S = 20.0
+"""How long calls inside may go on when the node stops."""
+
+log = logging.getLogger(__name__)
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """What is found and prepared before the node gives root up."""
+
+    runtimes: tuple[Runtime, ...]
+    launches: dict[str, Launch]
+    builder: Launch
+    backends: dict[str, Backend]
+
+
+def lay_ground(settings: Settings) -> Ground:
+    """Find the languages and prepare the backends. Raises `BackendUnavailable`."""
+    runtimes = tuple(plugins.load("runtimes", name).Runtime() for name in plugins.names("runtimes"))
+    usable = tuple(runtime for runtime in runtimes if not runtime.problems())
+    launches = {
+        launch.name: launch
+        for runtime in usable
+        for launch in (runtime.launch(interpreter) for interpreter in runtime.interpreters())
+    }
+    builder = builder_launch(_builders_python(usable, launches), settings, launches.values())
+    backends = _backends(settings, (*launches.values(), builder))
+    for backend in backends.values():
+        backend.prepare()
+    return Ground(usable, launches, builder, backends)
+
+
+def _builders_python(runtimes: tuple[Runtime, ...], launches: dict[str, Launch]) -> Launch:
+    """The launch that builds run with."""
+    for runtime in runtimes:
+        if runtime.name == "python":
+            return launches[f"python-{runtime.default().version}"]
+    raise BackendUnavailable("no Python interpreter was found to run builds with; `stoker doctor` says more")
+
+
+def _backends(settings: Settings, launches: tuple[Launch, ...]) -> dict[str, Backend]:
+    """The default backend, and every other one that has walls and works here.
+
+    Without walls only where the settings say so: a package that asks for `process` must not get out.
+    """
+    backends = {}
+    for name in plugins.names("sandboxes"):
+        room = plugins.load("sandboxes", name)
+        backend: Backend = room.Backend(room.Settings.of(settings), launches)
+        problems = backend.problems()
+        if name == settings.sandbox and problems:
+            raise BackendUnavailable(f"the {name} sandbox does not work here: {'; '.join(map(str, problems))}")
+        if name == settings.sandbox or (backend.abilities.walls and not problems):
+            backends[name] = backend
+    if settings.sandbox not in backends:
+        plugins.load("sandboxes", settings.sandbox)
+    return backends
+
+
+class Node:
+    """One running node; the only place where rooms meet."""
+
+    def __init__(self, settings: Settings, ground: Ground, tasks: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.metrics = Metrics()
+        self._ground = ground
+        self._tasks = tasks
+        self._gate = Gate(settings.max_calls, settings.max_calls_per_function)
+        self.records = Records(settings.home / "records.sqlite", settings.record_keep)
+        self.pool = Pool(settings.memory_mb or _ram_mb(), self._spawn)
+        backend = ground.backends[settings.sandbox]
+        workshop = Workshop(backend, ground.builder, BUILD_STEPS)
+        self.code = Cache(settings, workshop, self._choose, self.records)
+        self.code.on_retired = self.pool.retire
+        self.functions = Functions(self.code, self.records)
+        self._deadlines = Deadlines()
+        self._rooms = Rooms(
+            clock=time.monotonic,
+            gate=self._gate,
+            code=self.code,
+            pool=self.pool,
+            recipes=Recipes(ground.backends, settings.sandbox, ground.launches, settings.keep_s),
+            deadlines=self._deadlines,
+            spawn=self._spawn,
+            record=self._record,
+            max_event_bytes=self.max_event_bytes,
+        )
+        self.doors: list[Door] = [plugins.load("doors", name).Door(self) for name in plugins.names("doors")]
+
+    def __repr__(self) -> str:
+        return f"<Node {self.settings.node_id} {self._gate!r} {self.pool!r}>"
+
+    @property
+    def max_event_bytes(self) -> int:
+        return int(self.settings.max_event_mb * MEBIBYTE)
+
+    @property
+    def is_draining(self) -> bool:
+        return self._gate.is_draining
+
+    @staticmethod
+    def new_id() -> str:
+        """32 hexadecimal digits that sort by time."""
+        return uuid_utils.uuid7().hex
+
+    # Calls
+
+    def call(self, invocation: Invocation, settle: Settle) -> Call:
+        """Start one call; `settle` is called once with its end, perhaps before this returns."""
+        call = Call(self._rooms, invocation, settle)
+        call.start()
+        return call
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """One call, for callers that have a task anyway. Raises `NodeError`; cancelled, the call ends."""
+        settled: asyncio.Future[Outcome | NodeError] = asyncio.get_running_loop().create_future()
+        call = self.call(invocation, lambda end: settled.done() or settled.set_result(end))
+        try:
+            end = await settled
+        finally:
+            call.leave()
+        if isinstance(end, NodeError):
+            raise end
+        return end
+
+    def _record(self, invocation: Invocation, end: Outcome | NodeError, created_at: float) -> None:
+        self.metrics.settled(end)
+        if isinstance(end, Outcome):
+            self.records.add(InvocationRecord.of(end, created_at))
+
+    # Opening and closing
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open every room; what was opened is closed in reverse by `stack`."""
+        stack.callback(self._deadlines.close)
+        await self.records.open()
+        stack.push_async_callback(self.records.close)
+        for backend in self._ground.backends.values():
+            await backend.open()
+            stack.push_async_callback(backend.close)
+        await self.code.open()
+        stack.push_async_callback(self.code.close)
+        stack.push_async_callback(self.pool.close)
+        for door in self.doors:
+            await door.open()
+            stack.push_async_callback(door.close)
+
+    async def drain(self) -> None:
+        """Let nobody in, wait a while for those inside."""
+        self._gate.drain()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self._gate.drained()
+        except TimeoutError:
+            log.warning("%d calls were still inside after %g s", self._gate.inside, DRAIN_S)
+
+    def _choose(self, wanted: str) -> Choice:
+        return choose(self._ground.runtimes, wanted)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._tasks.create_task(work)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, telling when it answers and letting calls end before connections do."""
+
+    def __init__(self, config: uvicorn.Config, node: Node, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._node = node
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._node.drain()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings, listening: socket.socket, ready: Callable[[], None]) -> int:
+    """Run one node on a bound socket until it is told to stop; returns the exit code.
+
+    `ready` is called when it answers. Raises `NodeError` when it cannot start.
+    """
+    ground = lay_ground(settings)
+    if os.geteuid() == 0:
+        privileges.give_up(settings.user, settings.node_uid, _needed_paths(settings, ground))
+    os.chdir(settings.home)
+    return uvloop.run(_serve(settings, ground, listening, ready))
+
+
+async def _serve(
+    settings: Settings, ground: Ground, listening: socket.socket, ready: Callable[[], None]
+) -> int:
+    async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        node = Node(settings, ground, tasks)
+        await node.open(stack)
+        config = uvicorn.Config(
+            application(node.doors, __version__),
+            http=protocol_factory(  # type: ignore[arg-type]
+                Routes([route for door in node.doors for route in door.routes()]), node.max_event_bytes
+            ),
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        await Server(config, node, ready).serve([listening])
+    return 0
+
+
+def _ram_mb() -> int:
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MEBIBYTE * RAM_SHARE)
+
+
+def _needed_paths(settings: Settings, ground: Ground) -> list[Path]:
+    """What the node still reads after it has given root up, wherever it lies."""
+    shown = [Path(show.source) for launch in ground.launches.values() for show in launch.shows]
+    return [settings.home, *privileges.own_code(), *shown]
