@@ -1,0 +1,89 @@
+"""All processes below this one: who they are, what they use, and how to end every one of them.
+
+This process is their reaper (PR_SET_CHILD_SUBREAPER): whoever loses its parent becomes our child, a
+daemon that called `setsid` and forked twice too. So the tree below us is all there is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_RETRY_S = 0.001  # between two looks for processes that are about to die
+
+
+def list_family() -> list[int]:
+    """Everything below this process, parents before their children."""
+    found: list[int] = []
+    unseen = _children(os.getpid())
+    while unseen:
+        found.extend(unseen)
+        unseen = [child for parent in unseen for child in _children(parent)]
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                children.extend(map(int, file.read().split()))
+    except OSError:
+        """It ended while we looked; its children are ours by now, or the next look finds them."""
+    return children
+
+
+def measure(pid: int) -> tuple[float, int]:
+    """CPU seconds, those of its ended children included, and resident bytes; zeros when it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0, 0
+    return sum(map(int, fields[11:15])) * TICK_S, int(fields[21]) * PAGE_BYTES
+
+
+def measure_own_share(pid: int) -> int:
+    """Resident bytes, those shared with other processes only in part; dear, so only when in doubt."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            lines = dict(line.split()[:2] for line in file.readlines()[1:])
+    except (OSError, ValueError):
+        return 0
+    return int(lines.get("Pss:", 0)) * 1024
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        """It has ended."""
+
+
+def kill_family() -> None:
+    """End everything below this process and reap it; returns when nothing is left.
+
+    Stopped first, then killed: what forks faster than it can be listed stops forking that way.
+    """
+    stopped: set[int] = set()
+    while alive := set(list_family()) - stopped:
+        for pid in alive:
+            kill(pid, signal.SIGSTOP)
+        stopped |= alive
+    while _reap_all():
+        for pid in list_family():
+            kill(pid)
+        time.sleep(_RETRY_S)
+
+
+def _reap_all() -> bool:
+    """Reap those that have ended; whether there are children still."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            """One more."""
+    except ChildProcessError:
+        return False
+    return True

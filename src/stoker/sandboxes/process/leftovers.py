@@ -1,0 +1,43 @@
+"""Removes what a sandbox left that no supervisor could: its own was killed, or the node's machine went down.
+
+A process is known by its environment, which names a scratch folder below our root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def sweep(root: Path, name: str = "") -> None:
+    """End every process of one sandbox, or of all, and remove its folder; blocks meanwhile."""
+    marker = os.fsencode(f"TMPDIR={root}/{name}")
+    for pid in _find_marked(marker, is_whole=bool(name)):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            """It has ended."""
+    for folder in [root / name] if name else _folders(root):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _find_marked(marker: bytes, is_whole: bool) -> Iterator[int]:
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and int(entry) != os.getpid():
+            variables = _environment(entry)
+            if marker in variables if is_whole else any(each.startswith(marker) for each in variables):
+                yield int(entry)
+
+
+def _environment(pid: str) -> list[bytes]:
+    try:
+        return Path("/proc", pid, "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _folders(root: Path) -> list[Path]:
+    return [folder for folder in root.iterdir() if folder.is_dir()]
