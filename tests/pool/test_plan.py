@@ -163,7 +163,7 @@ def test_calls_that_write_output_never_queue() -> None:
     assert plan.on(LeaseAsked(3, a), 0) == []
 
 
-def test_a_sandbox_that_stalled_is_never_queued_in_again() -> None:
+def test_a_sandbox_that_stalled_is_not_queued_in() -> None:
     plan, a = Plan(1000), need(depth=2)
     short(plan, a)
     plan.on(LeaseAsked(3, a), 0)

@@ -69,6 +69,7 @@ class Live:
         self._is_over = False
         self._load_error: FunctionError | None = None
         self._broken = ""
+        self._taken_back = 0
         self._is_silent = False
         self._ending: Ending | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -111,6 +112,7 @@ class Live:
         for number in list(self.guests)[len(self.guests) - number_of_permits :]:
             guest = self.guests.pop(number)
             self.session.forget(number)
+            self._taken_back = number
             guest.taken_back()
 
     def has_new_oom_kill(self) -> bool:
@@ -121,6 +123,10 @@ class Live:
     def leave(self, number: int) -> None:
         """The call has ended, one way or another; where it has not answered, the runtime is told."""
         self.guests.pop(number, None)
+        if 0 < self._taken_back < number:
+            # Sent after those that were taken back and answered: the server has passed them by.
+            self._taken_back = 0
+            self._on_queues()
         self.session.cancel(number)
         if self.guests:
             self.moved_at = time.monotonic()

@@ -95,7 +95,7 @@ class SandboxQueues(msgspec.Struct, frozen=True):
 
 
 class SandboxStalled(msgspec.Struct, frozen=True):
-    """Calls that queued in it were taken back: no lease queues there again."""
+    """Calls that queued in it were taken back: no lease queues there until `SandboxQueues` says so again."""
 
     sandbox: int
 

@@ -41,7 +41,7 @@ from stoker.types import Reuse, Source
 HURRY_S = 0.005
 """Between two ticks while somebody waits: about what a start costs."""
 HOUSEKEEPING_S = 0.5
-STALL_S = 0.003
+STALL_S = 0.005
 """After so long without an answer the calls queued in a sandbox are taken back."""
 
 log = logging.getLogger(__name__)
@@ -214,8 +214,9 @@ class Pool:
             self._feed(SandboxReady(number))
 
     def _queues(self, number: int) -> None:
-        self._queueing[number] = self._live[number]
-        self._feed(SandboxQueues(number))
+        if number not in self._doomed:
+            self._queueing[number] = self._live[number]
+            self._feed(SandboxQueues(number))
 
     def _take_back_stalled(self) -> None:
         """Calls that queue behind one that turned out long go elsewhere."""
