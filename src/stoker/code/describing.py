@@ -235,11 +235,13 @@ def _read_small(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise BadCode(f"{path.name} cannot be read: {error.strerror}") from error
-    with open(file, "rb") as opened:
+    try:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_CONFIG_BYTES:
             raise BadCode(f"{path.name} is no file of at most {MAX_CONFIG_BYTES} bytes")
-        return opened.read(MAX_CONFIG_BYTES)
+        return os.read(file, MAX_CONFIG_BYTES)
+    finally:
+        os.close(file)
 
 
 def revised(function: Function, digest: str) -> Function:

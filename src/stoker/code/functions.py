@@ -13,7 +13,7 @@ import uuid_utils
 from stoker.code.archive import is_archive, pack_source
 from stoker.code.cache import Cache, Pin
 from stoker.code.deployed import Records, key_of, wish_of
-from stoker.code.describing import Wish, check
+from stoker.code.describing import Wish, check, read_config_if_any
 from stoker.code.sources import check_name
 from stoker.code.turns import Turns
 from stoker.errors import AlreadyExists, BadRequest, NoSuchFunction, PayloadTooLarge
@@ -159,7 +159,8 @@ def _settled(record: FunctionRecord, wish: Wish, pin: Pin) -> FunctionRecord:
         network=function.network,
         sandbox=function.sandbox,
     )
-    runtime = wish.runtime or function.runtime
+    # As it was asked for: `python3.8` must not become whatever Python is newest after a restart.
+    runtime = wish.runtime or read_config_if_any(pin.version.folder).runtime or function.runtime
     return msgspec.structs.replace(record, runtime=runtime, handler=function.handler, config=config)
 
 

@@ -36,6 +36,7 @@ CERTIFICATES = (
 )
 PLAIN = ("NODE_USE_SYSTEM_CA", "NODE_TLS_REJECT_UNAUTHORIZED", "LANG", "LC_ALL")
 NODE_FLAGS = ("--use-openssl-ca", "--use-system-ca", "--use-bundled-ca")
+LIBRARIES = "LD_LIBRARY_PATH"
 RESOLVER = Path("/etc/resolv.conf")
 
 
@@ -69,8 +70,12 @@ def builder_launch(
 
 
 def _names(tools: Iterable[Launch]) -> dict[str, str]:
-    """`STOKER_TOOL_PYTHON_3_11_7` and so on: where the workshop finds each interpreter."""
-    return {f"STOKER_TOOL_{re.sub(r'[^A-Z0-9]', '_', tool.name.upper())}": tool.argv[0] for tool in tools}
+    """`STOKER_TOOL_PYTHON_3_11_7` and so on: where the workshop finds each interpreter, and its libraries."""
+    named = {re.sub(r"[^A-Z0-9]", "_", tool.name.upper()): tool for tool in tools}
+    libraries = {name: tool.environment.get(LIBRARIES, "") for name, tool in named.items()}
+    return {f"STOKER_TOOL_{name}": tool.argv[0] for name, tool in named.items()} | {
+        f"STOKER_LIBS_{name}": path for name, path in libraries.items() if path
+    }
 
 
 def _united(shows: Iterable[Show]) -> tuple[Show, ...]:

@@ -52,9 +52,10 @@ def unpack(workspace: str, event: dict[str, Any]) -> dict[str, int]:
 def prepare(workspace: str, event: dict[str, Any]) -> None:
     """What the function's own language needs done once: dependencies installed, bytecode compiled."""
     root = os.path.join(workspace, "tree", event["root"])
-    preparer = dependencies.PREPARERS.get(event["runtime"])
+    place = dependencies.Place(workspace, root, event["runtime"], event["version"])
+    preparer = dependencies.PREPARERS.get(place.runtime)
     if preparer is not None:
-        preparer(dependencies.Place(workspace, root, event["version"]))
+        preparer(place)
 
 
 STEPS = {"unpack": unpack, "prepare": prepare}

@@ -39,25 +39,30 @@ class Place:
 
     workspace: str
     root: str
+    runtime: str
     version: str
 
-    def tool(self, runtime: str) -> str:
-        """The interpreter of that language and this version, as the sandbox sees it."""
-        name = "STOKER_TOOL_" + re.sub(r"[^A-Z0-9]", "_", f"{runtime}_{self.version}".upper())
-        return os.environ.get(name) or _own(runtime, self.version)
+    def tool(self) -> str:
+        """The function's own interpreter, as the sandbox sees it."""
+        return os.environ.get(f"STOKER_TOOL_{self._name()}") or self._own()
+
+    def _name(self) -> str:
+        return re.sub(r"[^A-Z0-9]", "_", f"{self.runtime}_{self.version}".upper())
+
+    def _own(self) -> str:
+        if self.runtime == "python" and self.version == ".".join(map(str, sys.version_info[:3])):
+            return sys.executable
+        raise ToolFailed(f"the workshop has no {self.runtime} {self.version}")
 
     def environment(self) -> dict[str, str]:
-        """The sandbox's, with room for the tools to write in."""
+        """The sandbox's, with room for the tools to write in and the interpreter's own libraries."""
         made = {name: os.path.join(self.workspace, name.lower()) for name in ("HOME", "TMPDIR")}
         for folder in made.values():
             os.makedirs(folder, 0o755, exist_ok=True)
-        return {"PATH": os.defpath, **os.environ, **made}
-
-
-def _own(runtime: str, version: str) -> str:
-    if runtime == "python" and version == ".".join(map(str, sys.version_info[:3])):
-        return sys.executable
-    raise ToolFailed(f"the workshop has no {runtime} {version}")
+        inside = {"PATH": os.defpath, **os.environ, **made}
+        libraries = inside.pop(f"STOKER_LIBS_{self._name()}", "")
+        inside.pop("LD_LIBRARY_PATH", None)  # of the workshop's own interpreter, perhaps another one
+        return inside | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
 
 
 def _run(argv: list[str], place: Place, **more: str) -> None:
@@ -88,7 +93,7 @@ def _last(lines: deque[str]) -> str:
 
 def prepare_python(place: Place) -> None:
     """requirements.txt into `.stoker/deps`, for the function's own interpreter; then bytecode."""
-    python = place.tool("python")
+    python = place.tool()
     declared = os.path.join(place.root, "requirements.txt")
     wanted = list(_wanted(declared, place.root)) if os.path.isfile(declared) else []
     if any(_name_of(line) or _is_reference(line) for line in wanted):
@@ -185,7 +190,7 @@ def prepare_node(place: Place) -> None:
         return
     if not _needs_npm(declared):
         return
-    node = place.tool("nodejs")
+    node = place.tool()
     locks = ("package-lock.json", "npm-shrinkwrap.json")
     is_locked = any(os.path.isfile(os.path.join(place.root, lock)) for lock in locks)
     verb = "ci" if is_locked else "install"
