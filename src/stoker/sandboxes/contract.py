@@ -131,7 +131,7 @@ class Backend(ABC):
     def problems(self) -> list[Problem]:
         """Why this machine cannot; empty when it can. Cheap, without side effects."""
 
-    def prepare(self) -> None:  # noqa: B027 - most backends have nothing to do here
+    def prepare(self) -> None:
         """Do what needs the privileges the node was started with; it gives them up afterwards. Before any
         thread or event loop exists, so it may fork. Raises `BackendUnavailable`."""
 

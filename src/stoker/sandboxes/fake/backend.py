@@ -2,7 +2,8 @@
 
 How a start goes is what `Launch.argv[0]` says: `fake.refuse` (or any path below `/no/`) raises
 `SandboxFailed`, `fake.exit` ends with exit code 1 before a word, `fake.silent` never greets,
-`fake.slow` takes `Settings.start_s`, the calls of `fake.short` say that they ran for a moment only; everything else starts at once.
+`fake.slow` takes `Settings.start_s`; everything else starts at once. The calls of `fake.short` say that
+they ran for a moment only.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Sandbox(contract.Sandbox):
         self.ended = self._loop.create_future()
         self.channel, self._inner = socket.socketpair()
         self.channel.setblocking(False)
-        self.permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.permits = self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.stdout, stdout = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.stderr, stderr = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._writers = {1: stdout, 2: stderr}
@@ -140,7 +141,7 @@ class Sandbox(contract.Sandbox):
         else:
             self._inner.close()
         self.channel.close()
-        os.close(self.permits)
+        os.close(self._permits)
         os.close(self.stdout)
         os.close(self.stderr)
         self._forget(self)
@@ -161,7 +162,7 @@ class Sandbox(contract.Sandbox):
 
     def take_permit(self) -> bool:
         with contextlib.suppress(BlockingIOError):
-            return os.eventfd_read(self.permits) == 1
+            return os.eventfd_read(self._permits) == 1
         return False
 
     def flood(self) -> None:
