@@ -25,6 +25,7 @@ from bench.probes import free_port, wait_until_it_answers
 STOKER = Path(sys.executable).with_name("stoker")
 NO_OP = "def lambda_handler(event, context):\n    return {}\n"
 STOP_S = 20.0
+LOG, HOME = "log", "home"
 
 
 def default_sandbox() -> str:
@@ -65,29 +66,37 @@ class System:
 @contextmanager
 def running(sandbox: str) -> Iterator[System]:
     """Starts a node and ends it; raises `Failed` when something of it is left."""
-    home = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
-    home.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
+    folder.chmod(0o755)  # a node that root starts becomes somebody else
     port = free_port()
-    process = start(port, home, sandbox)
+    process = start(port, folder, sandbox)
     try:
-        wait_until_it_answers(process, port)
-        yield System(port, process.pid, home)
+        wait_for(process, port, folder)
+        yield System(port, process.pid, folder / HOME)
     finally:
         stop(process)
-        shutil.rmtree(home)
+        shutil.rmtree(folder)
 
 
-def start(port: int, home: Path, sandbox: str) -> subprocess.Popen[bytes]:
+def start(port: int, folder: Path, sandbox: str) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}
-    log = (home / "bench.log").open("wb")
+    log = (folder / LOG).open("wb")
     with log:
         return subprocess.Popen(
-            [STOKER, "start", str(port), "--home", str(home), "--sandbox", sandbox],
-            cwd=home,
+            [STOKER, "start", str(port), "--home", str(folder / HOME), "--sandbox", sandbox],
+            cwd=folder,
             env=environment,
             stdout=log,
             stderr=log,
         )
+
+
+def wait_for(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
+    try:
+        wait_until_it_answers(process, port)
+    except Failed as error:
+        said = (folder / LOG).read_text(errors="replace").strip()
+        raise Failed(f"{error}; it said: {said[-2000:] or 'nothing'}") from None
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -102,15 +111,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def first_answer_ms(sandbox: str) -> float:
     """From starting the program to the first answer of the node."""
-    home = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
-    home.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
+    folder.chmod(0o755)  # a node that root starts becomes somebody else
     port = free_port()
     began = time.perf_counter()
-    process = start(port, home, sandbox)
+    process = start(port, folder, sandbox)
     try:
-        wait_until_it_answers(process, port)
-        System(port, process.pid, home).ask("GET", "/health")
+        wait_for(process, port, folder)
+        System(port, process.pid, folder / HOME).ask("GET", "/health")
         return (time.perf_counter() - began) * 1000
     finally:
         stop(process)
-        shutil.rmtree(home)
+        shutil.rmtree(folder)

@@ -75,8 +75,9 @@ def _below(probe: str, name: str) -> Callable[[Series], float]:
     return lambda series: median(series, probe) / (median(series, name) - median(series, "h0_us"))
 
 
-def _alone(name: str) -> Callable[[Series], float]:
-    return lambda series: median(series, name)
+def _of_allowed(name: str, allowed: float) -> Callable[[Series], float]:
+    """For the two goals that are times of a clock."""
+    return lambda series: median(series, name) / allowed
 
 
 GOALS = (
@@ -98,9 +99,9 @@ GOALS = (
          _of("s4_rate"), _ratio("s4_rate", "r0_rate"), 0.45, at_least=True),
     Goal("S4", "warm, 32 connections: p99", "≤ 10 × p50", ("s4_p99_us", "s4_us"),
          _of("s4_p99_us"), _ratio("s4_p99_us", "s4_us"), 10.0),
-    Goal("S13", "stoker --help", "≤ 200 ms", ("help_ms",), _of("help_ms"), _alone("help_ms"), 200.0),
+    Goal("S13", "stoker --help", "≤ 200 ms", ("help_ms",), _of("help_ms"), _of_allowed("help_ms", 200.0), 1.0),
     Goal("S13", "stoker start to first answer", "≤ 1000 ms", ("start_ms",),
-         _of("start_ms"), _alone("start_ms"), 1000.0),
+         _of("start_ms"), _of_allowed("start_ms", 1000.0), 1.0),
     Goal("S14", "CPU of a warm call, all processes", "≤ 2.2 × null call", ("cpu_call_us", "cpu_null_us"),
          _of("cpu_call_us"), _ratio("cpu_call_us", "cpu_null_us"), 2.2),
 )  # fmt: skip
