@@ -138,9 +138,9 @@ def test_an_event_comes_from_the_line_or_a_file(tmp_path: Path) -> None:
 
 
 def test_a_named_node_is_taken_at_its_word(tmp_path: Path) -> None:
-    assert client.url_of(Target(url="http://there:1/")) == "http://there:1"
-    assert client.url_of(Target(port=9000, home=str(tmp_path))) == "http://127.0.0.1:9000"
+    assert client.find(Target(url="http://there:1/")).url == "http://there:1"
+    assert client.find(Target(port=9000, home=str(tmp_path))).url == "http://127.0.0.1:9000"
     with pytest.raises(Failure, match=f"no node runs in {tmp_path}"):
-        client.url_of(Target(home=str(tmp_path)))
+        client.find(Target(home=str(tmp_path)))
     with pytest.raises(SettingsError):
-        client.url_of(Target(home="\0"))
+        client.find(Target(home="\0"))

@@ -304,6 +304,13 @@ async def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
     assert error.message == (f"{path} is a database of another program; move it away, or choose another home")
 
 
+async def test_nobody_else_may_read_what_functions_printed(path: Path) -> None:
+    async with opened(path) as records:
+        records.add(invocation(1))
+        await records.invocations()
+        assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
+
+
 async def test_a_folder_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
     error = await refusal(tmp_path / "nowhere" / "records.sqlite")
     assert "unable to open database file" in error.message

@@ -140,9 +140,9 @@ def status(is_json: bool, **which: Any) -> None:
     """Say whether a node runs, and what it is doing."""
     from stoker.cli import client, showing
 
-    url = client.url_of(target(**which))
-    client.data(client.ask(url, "GET", "/health"))
-    facts = {"url": url, **client.data(client.ask(url, "GET", "/stats"))}
+    node = client.find(target(**which))
+    client.data(client.ask(node.url, "GET", "/health"))
+    facts = {"url": node.url, "pid": node.pid, **client.data(client.ask(node.url, "GET", "/stats"))}
     (showing.as_json if is_json else showing.facts)(facts)
 
 
@@ -184,7 +184,7 @@ def deploy(path: Path, replace: bool, is_json: bool, **options: Any) -> None:
     environment = _pairs(options.pop("environment"), "--env")
     wish = {**options, "memory_mb": options["memory"], "environment": environment or None}
     del wish["memory"]
-    record = deploying.deploy(client.url_of(target(**which)), path, wish, replace=replace)
+    record = deploying.deploy(client.find(target(**which)).url, path, wish, replace=replace)
     (showing.as_json if is_json else showing.deployed)(record)
 
 
@@ -195,7 +195,7 @@ def functions(is_json: bool, **which: Any) -> None:
     """List the deployed functions."""
     from stoker.cli import client, deploying, showing
 
-    records = deploying.functions(client.url_of(target(**which)))
+    records = deploying.functions(client.find(target(**which)).url)
     (showing.as_json if is_json else showing.functions)(records)
 
 
@@ -206,7 +206,7 @@ def delete(name: str, **which: Any) -> None:
     """Delete a function: no call of it from now on, running ones end."""
     from stoker.cli import client, deploying
 
-    deploying.delete(client.url_of(target(**which)), name)
+    deploying.delete(client.find(target(**which)).url, name)
     say(f"deleted {name}")
 
 
@@ -219,7 +219,7 @@ def invoke(name: str, data: str | None, is_json: bool, **which: Any) -> int:
     """Call a function; its result goes to stdout, what it printed to stderr."""
     from stoker.cli import calling, client, showing
 
-    answer = calling.invoke(client.url_of(target(**which)), name, calling.event_of(data))
+    answer = calling.invoke(client.find(target(**which)).url, name, calling.event_of(data))
     showing.as_json(calling.whole(answer)) if is_json else showing.answer(answer)
     return answer.exit_code
 
@@ -235,7 +235,7 @@ def logs(name: str, is_following: bool, number: int, is_json: bool, **which: Any
     from stoker.cli import calling, client, showing
 
     read = calling.follow if is_following else calling.logs
-    for record in read(client.url_of(target(**which)), name, number):
+    for record in read(client.find(target(**which)).url, name, number):
         (showing.as_json_line if is_json else showing.log)(record)
 
 

@@ -42,29 +42,37 @@ class Reply(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def url_of(target: Target) -> str:
-    """The meant node's: as said, else that of `daemon.pid` here, that of the home, that of the settings.
+class Found(msgspec.Struct, frozen=True):
+    """The node that is meant."""
+
+    url: str
+    pid: int | None = None
+    """Where this machine's kernel knows it."""
+
+
+def find(target: Target) -> Found:
+    """As said, else the node of `daemon.pid` here, that of the home, that of the settings' host and port.
 
     Raises `Failure` when a home was named and no node runs there, `SettingsError`.
     """
     if target.url is not None:
-        return target.url.rstrip("/")
+        return Found(target.url.rstrip("/"))
     settings = load({"home": target.home, "port": target.port}, os.environ, Path.cwd())
     if target.port is not None:
-        return ports.url_of(settings.host, target.port)
-    return _found(settings, target.home is not None)
+        return Found(ports.url_of(settings.host, target.port))
+    return _running(settings, target.home is not None)
 
 
-def _found(settings: Settings, is_home_meant: bool) -> str:
+def _running(settings: Settings, is_home_meant: bool) -> Found:
     daemon = None if is_home_meant else running(Path(PID_FILE))
     if daemon is not None:
-        return ports.url_of(settings.host, daemon.mark)
+        return Found(ports.url_of(settings.host, daemon.mark), daemon.pid)
     present = home.find(settings.home)
     if present is not None:
-        return ports.url_of(present.host, present.port)
+        return Found(ports.url_of(present.host, present.port), present.pid)
     if is_home_meant:
         raise Failure(f"no node runs in {settings.home}; `stoker start` starts one", UNREACHABLE)
-    return ports.url_of(settings.host, settings.port)
+    return Found(ports.url_of(settings.host, settings.port))
 
 
 def ask(url: str, method: str, path: str, body: bytes | None = None) -> Reply:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ START_S = 60.0
 END_S = 5.0
 SHOWN_LINES = 15  # of the log, when a start failed
 READY = b"ready"
+LOG = logging.getLogger(__name__)
 
 
 def check_free(folder: Path, say: Callable[[str], None]) -> None:
@@ -80,7 +82,8 @@ def _live(settings: Settings, listening: socket.socket, folder: Path, log: int, 
         lock = Lock(folder / PID_FILE, serving.port_of(listening))
         lock.write(f"{os.getpid()}\n")
         try:
-            code = serving.serve(settings, listening, lambda: _tell(tell))
+            code = serving.serve(settings, listening, lambda: _answers(settings, listening, tell))
+            LOG.info("stopped")
         finally:
             lock.remove()
     except NodeError as error:
@@ -105,7 +108,8 @@ def _redirect(log: int) -> None:
     os.close(null)
 
 
-def _tell(tell: int) -> None:
+def _answers(settings: Settings, listening: socket.socket, tell: int) -> None:
+    LOG.info(serving.greeting(settings, listening).partition("\n")[0])
     with contextlib.suppress(OSError):  # whoever started us may have gone
         os.write(tell, READY)
     os.close(tell)

@@ -136,8 +136,8 @@ def _backend(name: str) -> Finding:
     if problems:
         return _problematic(what, problems)
     abilities = msgspec.structs.asdict(backend.abilities)
-    able = ", ".join(name.replace("_", " ") for name, can in abilities.items() if can)
-    return Finding(what, True, able or "no walls, no limits")
+    able = [name.replace("_", " ") for name, can in abilities.items() if can]
+    return Finding(what, True, ", ".join(able if backend.abilities.walls else ["no walls", *able]))
 
 
 def _runtimes() -> Iterator[Finding]:
@@ -148,7 +148,7 @@ def _runtimes() -> Iterator[Finding]:
         runtime = plugins.load("runtimes", name).Runtime()
         problems = runtime.problems()
         what = f"runtime {name}"
-        versions = ", ".join(f"{one.version} at {one.binary}" for one in runtime.interpreters())
+        versions = "\n".join(f"{one.version} at {one.binary}" for one in runtime.interpreters())
         yield _problematic(what, problems) if problems else Finding(what, True, versions)
 
 

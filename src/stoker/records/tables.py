@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -40,6 +41,7 @@ def connect(path: Path) -> sa.Connection:
 
     Raises `Unsupported` for a file of a newer Stoker, `Broken` for one that is not ours or not whole.
     """
+    _make_private(path)
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         poolclass=sa.StaticPool,
@@ -54,6 +56,12 @@ def connect(path: Path) -> sa.Connection:
         engine.dispose()
         raise
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Nobody else reads what functions printed. SQLite gives its other files the mode of this one."""
+    with contextlib.suppress(OSError):  # said better by SQLite
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: sa.Connection, path: Path) -> None:
@@ -86,7 +94,7 @@ def pragma(connection: sa.Connection, name: str) -> int:
     return value
 
 
-@contextmanager
+@contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turns the library's errors into ours, a broken constraint apart; this is the room's edge."""
     try:
