@@ -100,6 +100,7 @@ class Call:
 
     __slots__ = (
         "_asked",
+        "_cpu_ns",
         "_created_at",
         "_entered",
         "_function",
@@ -130,6 +131,7 @@ class Call:
         self._function: Function | None = None
         self._asked = 0
         self._has_left = False
+        self._cpu_ns = 0
         self._lease: Lease | None = None
         self._number = 0
         self._logs: LogKeeper | None = None
@@ -331,6 +333,7 @@ class Call:
         lease, pin = self._lease, self._pin
         if self._has_left:
             status, error, result = Status.CANCELLED, HAS_LEFT, b""
+        self._cpu_ns = max(cpu_ns, 0)
         if usage is None:
             usage = Usage() if cpu_ns < 0 else Usage(cpu_ms=cpu_ns / 1e6)
         outcome = Outcome(
@@ -362,7 +365,8 @@ class Call:
             if self._lease is not None:
                 self._lease.live.leave(self._number)
                 run_s = self.phases.run / 1000 if is_healthy else None
-                rooms.pool.give_back(self._lease.number, is_healthy, run_s, self._logs is not None)
+                has_written = self._logs is not None
+                rooms.pool.give_back(self._lease.number, is_healthy, run_s, self._cpu_ns / 1e9, has_written)
             elif self._asked:
                 rooms.pool.withdraw(self._asked)
             if self._pin is not None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from stoker.runtimes.wire import CALL, QUEUED, CallListener, Load, Session
+from stoker.runtimes.wire import CallListener, Load, Session
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError
 
@@ -70,6 +70,7 @@ class Live:
         self._load_error: FunctionError | None = None
         self._broken = ""
         self._taken_back = 0
+        self._queued = 0
         self._is_silent = False
         self._ending: Ending | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -88,13 +89,13 @@ class Live:
 
     def enter(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes, runs_at_once: bool) -> int:
         """Send a call in, to run at once or after those inside; returns its number here."""
-        kind = CALL
-        if not self.guests:
-            self.moved_at = time.monotonic()
-        elif not runs_at_once and self.sandbox.permits is not None:
-            os.eventfd_write(self.sandbox.permits, 1)
-            kind = QUEUED
-        number = self.session.call(guest, invocation, budget_ms, event, kind)
+        if self.guests and not runs_at_once and self.sandbox.permits is not None:
+            number = self._queue(guest, invocation, budget_ms, event)
+        else:
+            if not self.guests:
+                self.moved_at = time.monotonic()
+            self._send_queued()
+            number = self.session.call(guest, invocation, budget_ms, event)
         self.guests[number] = guest
         if self._early:
             early, self._early = self._early, []
@@ -102,8 +103,23 @@ class Live:
                 guest.wrote(stream, data)
         return number
 
+    def _queue(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes) -> int:
+        """Calls that queue in one turn of the event loop go in together: the sandbox is woken once."""
+        if not self._queued:
+            self._loop.call_soon(self._send_queued)
+        self._queued += 1
+        return self.session.queue(guest, invocation, budget_ms, event)
+
+    def _send_queued(self) -> None:
+        number, self._queued = self._queued, 0
+        if number and not self._is_over:
+            assert self.sandbox.permits is not None
+            os.eventfd_write(self.sandbox.permits, number)
+            self.session.send_queued()
+
     def take_back(self) -> None:
         """Take back the queued calls that have not begun, because the one in front runs long."""
+        self._send_queued()
         number_of_permits = 0
         assert self.sandbox.permits is not None
         with contextlib.suppress(BlockingIOError):

@@ -39,8 +39,10 @@ START_COST_S = 0.004
 NEVER = -math.inf
 SHORT_S = 0.0005
 """Leases queue inside sandboxes only where the function runs for less than this."""
-WAKE_S = 0.00005
-"""What waking a sleeping sandbox costs: so much waiting behind others is as good."""
+WAKE_S = 0.0001
+"""What waking a sleeping sandbox costs, there and here: so much waiting behind others is as good."""
+LEAST_CPU_S = 0.000005
+"""What any call costs a sandbox, however little the function does."""
 RUN_WEIGHT = 0.2
 """Of the newest run in the moving average of a revision's run times."""
 
@@ -80,6 +82,8 @@ class LeaseReturned(msgspec.Struct, frozen=True):
     is_healthy: bool
     run_s: float | None = None
     """How long the function itself ran, where it came to an answer."""
+    cpu_s: float = 0.0
+    """How long it kept a processor busy."""
     has_written: bool = False
     """The function wrote to its stdout or stderr."""
 
@@ -225,6 +229,7 @@ class Group:
     """Everything of one revision and reuse: its sandboxes and who waits for them."""
 
     __slots__ = (
+        "cpu_s",
         "entries",
         "free",
         "last_asked",
@@ -254,6 +259,7 @@ class Group:
         self.starting = 0
         """Places of those being started."""
         self.run_s = -1.0
+        self.cpu_s = 0.0
         self.moved_at = 0.0
         """When its line last moved, or began."""
         self.last_asked = NEVER
@@ -290,17 +296,22 @@ class Group:
         return self.queue_for(SHORT_S * self.need.depth) if self.queueing else None
 
     def queue_for(self, wait_s: float) -> Entry | None:
-        """A busy sandbox in which one more lease would wait for at most `wait_s`."""
+        """A busy sandbox in which one more lease would wait for at most `wait_s` of processor time.
+
+        Of processor time, because on a busy machine any run takes longer, and another sandbox as well.
+        """
         if not 0 <= self.run_s < SHORT_S or self.talks or not self.need.depth:
             return None
-        most = min(self.need.depth, int(wait_s / max(self.run_s, 1e-6)))
+        most = min(self.need.depth, int(wait_s / max(self.cpu_s, LEAST_CPU_S)))
         for entry in self.queueing.values():
             if 0 < entry.leases <= most:
                 return entry
         return None
 
-    def learn(self, run_s: float) -> None:
-        self.run_s = run_s if self.run_s < 0 else self.run_s + RUN_WEIGHT * (run_s - self.run_s)
+    def learn(self, run_s: float, cpu_s: float) -> None:
+        weight = 1.0 if self.run_s < 0 else RUN_WEIGHT
+        self.run_s += weight * (run_s - self.run_s)
+        self.cpu_s += weight * (cpu_s - self.cpu_s)
 
 
 GroupKey = tuple[str, Reuse]
@@ -421,7 +432,7 @@ class Plan:
         if entry.phase is not Phase.READY:
             return
         if event.run_s is not None:
-            entry.group.learn(event.run_s)
+            entry.group.learn(event.run_s, event.cpu_s)
         entry.group.talks = entry.group.talks or event.has_written
         if not event.is_healthy or entry.need.reuse is Reuse.NONE:
             self._retire(entry)

@@ -121,10 +121,15 @@ class Pool:
         return number
 
     def give_back(
-        self, number: int, is_healthy: bool, run_s: float | None = None, has_written: bool = False
+        self,
+        number: int,
+        is_healthy: bool,
+        run_s: float | None = None,
+        cpu_s: float = 0.0,
+        has_written: bool = False,
     ) -> None:
-        """The call is over; `run_s` is how long the function itself ran, if it came to an answer."""
-        self._feed(LeaseReturned(number, is_healthy, run_s, has_written))
+        """The call is over; with how long the function itself ran, if it came to an answer."""
+        self._feed(LeaseReturned(number, is_healthy, run_s, cpu_s, has_written))
 
     def withdraw(self, number: int) -> None:
         """The caller does not wait any more."""

@@ -83,6 +83,7 @@ class Session(asyncio.Protocol):
         self._calls: dict[int, CallListener] = {}
         self._parts: dict[int, tuple[int, int, bytearray]] = {}
         self._buffer = bytearray()
+        self._queued: list[bytes] = []
         self._last_call = 0
         self._transport: asyncio.Transport | None = None
         self._is_over = False
@@ -97,13 +98,26 @@ class Session(asyncio.Protocol):
         body = msgspec.json.encode(load)
         self._write(HEADER.pack(len(body), LOAD, 0) + body)
 
-    def call(
-        self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes, kind: int = CALL
-    ) -> int:
-        """Send one call, as `CALL` or `QUEUED`; returns its number on this connection."""
+    def call(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
+        """Send one call; returns its number on this connection."""
+        number = self._take_number(listener)
+        self._write(CALL_HEAD.pack(20 + len(event), CALL, number, invocation, budget_ms) + event)
+        return number
+
+    def queue(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
+        """Have one queued call sent with the next `send_queued`; returns its number on this connection."""
+        number = self._take_number(listener)
+        self._queued.append(CALL_HEAD.pack(20 + len(event), QUEUED, number, invocation, budget_ms) + event)
+        return number
+
+    def send_queued(self) -> None:
+        """Send what was queued. HOLDS: there is a permit for each."""
+        frames, self._queued = self._queued, []
+        self._write(b"".join(frames))
+
+    def _take_number(self, listener: CallListener) -> int:
         self._last_call = number = self._last_call % 0xFFFFFFFF + 1
         self._calls[number] = listener
-        self._write(CALL_HEAD.pack(20 + len(event), kind, number, invocation, budget_ms) + event)
         return number
 
     def forget(self, number: int) -> None:
