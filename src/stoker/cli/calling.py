@@ -111,7 +111,7 @@ def logs(url: str, name: str, number: int) -> list[dict[str, Any]]:
     """The records of the last `number` calls, the oldest first."""
     path = f"/functions/{quote(name, safe='')}/logs"
     records: list[dict[str, Any]] = client.data(client.ask(url, "GET", f"{path}?limit={number}"))
-    return records[::-1]
+    return records
 
 
 def follow(url: str, name: str, number: int) -> Iterator[dict[str, Any]]:
