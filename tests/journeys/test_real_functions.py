@@ -125,7 +125,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[RunningNode]:
     sandbox, store = request.param
     with running(sandbox, **request.getfixturevalue(store)) as one:
         prepared = one.ask("GET", "/prepare")
-        assert (prepared.status, prepared.text) == (200, "done"), one.log
+        assert (prepared.status, prepared.text) == (200, "done"), f"{prepared.text}\n{one.log}"
         yield one
 
 
