@@ -58,6 +58,11 @@ def test_it_is_the_base_with_a_name_of_its_own_and_no_zygote(build):
     assert launch.environment["STOKER_TOOL_PYTHON_3_11_7"] == str(PYTHON)
 
 
+def test_names_are_resolved_as_on_the_host(build):
+    targets = {show.target: show.source for show in build().shows}
+    assert targets["/etc/hosts"] == str(Path("/etc/hosts").resolve())
+
+
 def test_every_tool_is_named_and_shown(home):
     node = Launch(name="nodejs-20.1.0", argv=("/app/node/bin/node",), shows=(Show("/opt/node", "/app/node"),))
     launch = builder_launch(BASE, Settings(home=home), [BASE, node], {})

@@ -37,7 +37,8 @@ CERTIFICATES = (
 PLAIN = ("NODE_USE_SYSTEM_CA", "NODE_TLS_REJECT_UNAUTHORIZED", "LANG", "LC_ALL")
 NODE_FLAGS = ("--use-openssl-ca", "--use-system-ca", "--use-bundled-ca")
 LIBRARIES = "LD_LIBRARY_PATH"
-RESOLVER = Path("/etc/resolv.conf")
+# By which names are resolved; what runs functions sees neither.
+RESOLVING = (Path("/etc/resolv.conf"), Path("/etc/hosts"))
 
 
 class HasHome(Protocol):
@@ -100,7 +101,7 @@ def _installers(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
 
 
 def _network(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
-    """Proxies and certificates, and the file by which names are resolved where it is not in /etc."""
+    """Proxies and certificates, and the files by which names are resolved."""
     proxies = {name for name in environ if name.lower() in PROXIES}
     taken = {name: environ[name] for name in (*proxies, *PLAIN) if name in environ}
     for name in CERTIFICATES:
@@ -109,7 +110,7 @@ def _network(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
     flags = [flag for flag in environ.get("NODE_OPTIONS", "").split() if flag in NODE_FLAGS]
     if flags:
         taken["NODE_OPTIONS"] = " ".join(flags)
-    if RESOLVER.is_symlink() and RESOLVER.exists():
-        # systemd-resolved's lies in /run, of which a sandbox sees nothing.
-        luggage.show(RESOLVER.resolve(), str(RESOLVER.resolve()))
+    for file in RESOLVING:
+        if file.is_file():
+            luggage.show(file.resolve(), str(file))
     return taken
