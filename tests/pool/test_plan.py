@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stoker.pool.plan import (
     START_COST_S,
+    STUCK_S,
     Action,
     DestroySandbox,
     Event,
@@ -120,7 +121,7 @@ def test_a_line_that_does_not_move_gets_another_sandbox_however_short_calls_were
     plan.on(LeaseReturned(2, True, run_s=START_COST_S / 10), 0)
     plan.on(LeaseAsked(3, a), 1)
     plan.on(LeaseAsked(4, a), 1)
-    assert plan.on(Tick(), 1 + 2 * START_COST_S) == [StartSandbox(2, a)]
+    assert plan.on(Tick(), 1 + STUCK_S) == [StartSandbox(2, a)]
 
 
 def test_starts_go_round_the_functions_that_wait() -> None:
@@ -170,7 +171,7 @@ def test_a_sandbox_that_stalled_is_not_queued_in() -> None:
     plan.on(SandboxStalled(1), 0.005)
     plan.on(LeaseReturned(3, True), 0.005)
     assert plan.on(LeaseAsked(4, a), 0.005) == []
-    assert plan.on(Tick(), 0.01) == [StartSandbox(2, a)]
+    assert plan.on(Tick(), 0.005 + STUCK_S) == [StartSandbox(2, a)]
 
 
 def test_a_shared_sandbox_serves_as_many_as_it_has_places() -> None:

@@ -43,6 +43,9 @@ WAKE_S = 0.0001
 """What waking a sleeping sandbox costs, there and here: so much waiting behind others is as good."""
 LEAST_CPU_S = 0.000005
 """What any call costs a sandbox, however little the function does."""
+STUCK_S = 0.02
+"""A line, or a queue inside a sandbox, that has not moved for so long does not move. Shorter than this
+a busy machine alone can keep it waiting, and then more sandboxes would make it busier."""
 RUN_WEIGHT = 0.2
 """Of the newest run in the moving average of a revision's run times."""
 
@@ -285,7 +288,7 @@ class Group:
         if not self.serving or self.run_s < 0:
             return True
         ahead_s = len(self.waiting) * self.run_s / (self.serving * self.need.places)
-        return ahead_s >= START_COST_S or now - self.moved_at >= START_COST_S
+        return ahead_s >= START_COST_S or now - self.moved_at >= STUCK_S
 
     def place(self) -> Entry | None:
         """Where one more lease goes at once: behind others if that is soon, on a free one, or behind others."""

@@ -14,6 +14,7 @@ import msgspec
 from stoker.errors import NodeError, SandboxFailed, Unsupported
 from stoker.pool.live import Live
 from stoker.pool.plan import (
+    STUCK_S,
     DestroySandbox,
     Event,
     GrantLease,
@@ -41,8 +42,6 @@ from stoker.types import Reuse, Source
 HURRY_S = 0.005
 """Between two ticks while somebody waits: about what a start costs."""
 HOUSEKEEPING_S = 0.5
-STALL_S = 0.005
-"""After so long without an answer the calls queued in a sandbox are taken back."""
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +226,7 @@ class Pool:
         """Calls that queue behind one that turned out long go elsewhere."""
         now = time.monotonic()
         for number, live in list(self._queueing.items()):
-            if len(live.guests) > 1 and now - live.moved_at >= STALL_S:
+            if len(live.guests) > 1 and now - live.moved_at >= STUCK_S:
                 del self._queueing[number]
                 self._feed(SandboxStalled(number))
                 live.take_back()
