@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import leaks
 from cli.conftest import Shell
 from stoker.cli.exits import FAILED, REFUSED, UNREACHABLE, USAGE
+from stoker.settings import Settings
 
 CODE = """
 import sys
@@ -22,13 +27,20 @@ def lambda_handler(event, context):
 """
 
 
-@pytest.fixture
-def adder(node: Shell) -> Shell:
-    """With a function `adder` deployed."""
-    (node.folder / "adder").mkdir()
-    (node.folder / "adder" / "main.py").write_text(CODE)
-    node.does("deploy", "adder")
-    return node
+@pytest.fixture(scope="module")
+def adder() -> Iterator[Shell]:
+    """A node with a function `adder`, for all tests here: one for each would take most of their time."""
+    folder = Path(tempfile.mkdtemp(prefix="stoker-cli-"))
+    folder.chmod(0o755)
+    shell = Shell(folder, folder / "home")
+    (folder / "adder").mkdir()
+    (folder / "adder" / "main.py").write_text(CODE)
+    shell.does("start", "-d")
+    shell.does("deploy", "adder")
+    yield shell
+    shell.does("stop")
+    shutil.rmtree(folder)
+    assert leaks.left([folder.name, Settings(home=folder / "home").node_id]) == []
 
 
 def test_a_result_goes_to_stdout_and_what_was_printed_to_stderr(adder: Shell) -> None:
@@ -74,73 +86,78 @@ def test_what_is_not_there_or_not_json_is_refused(adder: Shell) -> None:
 
 
 def test_logs_show_calls_oldest_first_with_what_they_printed(adder: Shell) -> None:
+    adder.does("deploy", "adder", "--name", "logged")
     for number in (1, 2, 3):
-        adder.does("invoke", "adder", "-d", json.dumps({"numbers": [number]}))
-    said = adder.does("logs", "adder", "-n", "2")
+        adder.does("invoke", "logged", "-d", json.dumps({"numbers": [number]}))
+    said = adder.does("logs", "logged", "-n", "2")
     assert [line for line in said.splitlines() if "printed" in line] == [
         "  printed {'numbers': [2]}",
         "  printed {'numbers': [3]}",
     ]
-    records = [json.loads(line) for line in adder.does("logs", "adder", "--json").splitlines()]
+    records = [json.loads(line) for line in adder.does("logs", "logged", "--json").splitlines()]
     assert [record["stdout"] for record in records] == [
         f"printed {{'numbers': [{number}]}}\n" for number in (1, 2, 3)
     ]
 
 
 def test_logs_follow_calls_as_they_end(adder: Shell) -> None:
-    adder.does("invoke", "adder")
-    with adder.begin("logs", "adder", "-f", "--json") as process:
+    adder.does("deploy", "adder", "--name", "followed")
+    adder.does("invoke", "followed")
+    with adder.begin("logs", "followed", "-f", "--json") as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["stdout"] == "printed {}\n"
-        adder.does("invoke", "adder", "-d", '{"numbers": [7]}')
+        adder.does("invoke", "followed", "-d", '{"numbers": [7]}')
         assert json.loads(process.stdout.readline())["stdout"] == "printed {'numbers': [7]}\n"
         process.terminate()
 
 
 def test_functions_are_listed_replaced_and_deleted(adder: Shell) -> None:
-    assert "adder" in adder.does("functions")
-    assert "there is a function 'adder' already; --replace deploys over it" in adder.fails(
-        REFUSED, "deploy", "adder"
+    new = adder.folder / "short.py"
+    new.write_text("def lambda_handler(event, context): return 'old'")
+    adder.does("deploy", "short.py")
+    assert "short" in adder.does("functions")
+    assert "there is a function 'short' already; --replace deploys over it" in adder.fails(
+        REFUSED, "deploy", "short.py"
     )
-    (adder.folder / "adder" / "main.py").write_text("def lambda_handler(event, context): return 'new'")
-    adder.does("deploy", "adder", "--replace", "--memory", "64", "--timeout", "2.5s", "-e", "GREETING=hi")
-    assert adder.does("invoke", "adder") == '"new"\n'
-    (record,) = json.loads(adder.does("functions", "--json"))
-    config = record["config"]
+    new.write_text("def lambda_handler(event, context): return 'new'")
+    adder.does("deploy", "short.py", "--replace", "--memory", "64", "--timeout", "2.5s", "-e", "GREETING=hi")
+    assert adder.does("invoke", "short") == '"new"\n'
+    config = {one["name"]: one["config"] for one in json.loads(adder.does("functions", "--json"))}["short"]
     assert (config["memory_mb"], config["timeout"]) == (64, "2.5s")
     assert config["environment"] == {"GREETING": "hi"}
-    adder.does("delete", "adder")
-    assert json.loads(adder.does("functions", "--json")) == []
-    adder.fails(REFUSED, "invoke", "adder")
+    adder.does("delete", "short")
+    assert "short" not in adder.does("functions")
+    adder.fails(REFUSED, "invoke", "short")
 
 
-def test_a_single_file_is_a_function_too(node: Shell) -> None:
-    (node.folder / "hi.py").write_text("def lambda_handler(event, context): return 'hi'")
-    record = json.loads(node.does("deploy", "hi.py", "--name", "greeter", "--json"))
+def test_a_single_file_is_a_function_too(adder: Shell) -> None:
+    (adder.folder / "hi.py").write_text("def lambda_handler(event, context): return 'hi'")
+    record = json.loads(adder.does("deploy", "hi.py", "--name", "greeter", "--json"))
     assert (record["name"], record["runtime"]) == ("greeter", "python")
-    assert node.does("invoke", "greeter") == '"hi"\n'
+    assert adder.does("invoke", "greeter") == '"hi"\n'
 
 
-def test_what_cannot_be_a_function_is_said_before_it_is_sent(node: Shell) -> None:
-    (node.folder / "empty").mkdir()
-    assert "does not tell its language" in node.fails(USAGE, "deploy", "empty")
-    assert "does not exist" in node.fails(USAGE, "deploy", "nowhere")
-    (node.folder / "hi.py").touch()
-    assert "say it as KEY=VALUE" in node.fails(USAGE, "deploy", "hi.py", "-e", "GREETING")
+def test_what_cannot_be_a_function_is_said_before_it_is_sent(adder: Shell) -> None:
+    (adder.folder / "empty").mkdir()
+    assert "does not tell its language" in adder.fails(USAGE, "deploy", "empty")
+    assert "does not exist" in adder.fails(USAGE, "deploy", "nowhere")
+    (adder.folder / "hi.py").touch()
+    assert "say it as KEY=VALUE" in adder.fails(USAGE, "deploy", "hi.py", "-e", "GREETING")
 
 
 def test_status_tells_what_the_node_does(adder: Shell) -> None:
+    before = json.loads(adder.does("status", "--json"))
     adder.does("invoke", "adder")
-    facts = json.loads(adder.does("status", "--json"))
-    assert facts["pid"] == adder.pid()
-    assert facts["calls"]["outcomes"]["ok"] == 1
-    assert f"{facts['url']}" in adder.does("status")
+    after = json.loads(adder.does("status", "--json"))
+    assert after["pid"] == adder.pid()
+    assert after["calls"]["outcomes"]["ok"] == before["calls"]["outcomes"]["ok"] + 1
+    assert after["url"] in adder.does("status")
 
 
-def test_a_node_is_found_by_url_port_and_home(node: Shell, tmp_path: Path) -> None:
-    url = json.loads(node.does("status", "--json"))["url"]
+def test_a_node_is_found_by_url_port_and_home(adder: Shell, tmp_path: Path) -> None:
+    url = json.loads(adder.does("status", "--json"))["url"]
     elsewhere = Shell(tmp_path, tmp_path / "no-home")
-    for which in (("--url", url), ("--port", url.rpartition(":")[2]), ("--home", str(node.home))):
+    for which in (("--url", url), ("--port", url.rpartition(":")[2]), ("--home", str(adder.home))):
         assert json.loads(elsewhere.does("status", "--json", *which))["url"] == url
 
 
