@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from stoker.settings import Settings
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PATIENCE_S = 55  # of a test's client: less than the test's own limit, so that it says what it waited for
+WAIT_S = 10
 
 HELLO = """
 def lambda_handler(event, context):
@@ -141,6 +143,12 @@ class RunningNode:
         content = code.encode() if isinstance(code, str) else code
         wish = {"name": name, "runtime": "python", "code": base64.b64encode(content).decode(), **fields}
         return self.ask("POST", "/functions", json.dumps(wish).encode())
+
+    def wait_for_pool(self, holds: Callable[[dict[str, int]], bool]) -> None:
+        """Until the pool is as wanted; asks again and again, and gives up after a while."""
+        give_up = time.monotonic() + WAIT_S
+        while not holds(pool := self.ask("GET", "/stats").json["data"]["pool"]):
+            assert time.monotonic() < give_up, f"still {pool}"
 
     # Packages
 

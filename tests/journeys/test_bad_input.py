@@ -28,11 +28,8 @@ def _healthy_after(node: RunningNode) -> Iterator[None]:
 
 
 def wait_until_empty(node: RunningNode) -> None:
-    """Until no call and no sandbox is inside; the test's own limit ends the wait."""
-    while True:
-        pool = node.ask("GET", "/stats").json["data"]["pool"]
-        if not any(pool[state] for state in ("starting", "busy", "dying", "waiting")):
-            return
+    """Until no call and no sandbox is at work."""
+    node.wait_for_pool(lambda pool: not pool["starting"] + pool["busy"] + pool["dying"] + pool["waiting"])
 
 
 def failure(answer: Answer) -> str:
@@ -101,7 +98,7 @@ BAD = {
         needs="lean",
     ),
     "floods": Bad(
-        HEAD + "sys.stdout.write('x' * (100 << 20)); sys.stdout.flush(); return 1",
+        HEAD + "for _ in range(100): print('x' * (1 << 20), flush=True)",
         r"more than 16777216 bytes written to stdout or stderr",
         500,
         "OutputTooLarge",

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -63,12 +63,6 @@ def meta(answer: Answer) -> dict[str, Any]:
     return said
 
 
-def wait_for_pool(node: RunningNode, holds: Callable[[dict[str, int]], bool]) -> None:
-    """Until the pool is as wanted; the test's own limit ends the wait."""
-    while not holds(node.ask("GET", "/stats").json["data"]["pool"]):
-        pass
-
-
 def test_a_reply_has_the_contracts_shape(node: RunningNode) -> None:
     node.package("W1", {"main.py": HELLO})
     answer = node.execute("W1")
@@ -117,7 +111,7 @@ def test_every_call_has_a_sandbox_of_its_own(node: RunningNode) -> None:
     assert [result(answer)["calls"] for answer in answers] == [1, 1, 1]
     assert len({meta(answer)["ContainerName"] for answer in answers}) == 3
     assert not any(meta(answer)["UsingExistingRestContainer"] for answer in answers)
-    wait_for_pool(node, lambda pool: not pool["busy"] + pool["idle"] + pool["dying"] + pool["starting"])
+    node.wait_for_pool(lambda pool: not pool["busy"] + pool["idle"] + pool["dying"] + pool["starting"])
 
 
 def test_pools_have_sandboxes_started_and_waiting(node: RunningNode) -> None:
@@ -125,12 +119,12 @@ def test_pools_have_sandboxes_started_and_waiting(node: RunningNode) -> None:
     assert node.ask("GET", "/configure?container_pool_limit=1&container_pool_num=2").status == 200
     assert not meta(node.execute("traces"))["UsingPooledContainer"]
     for _ in range(3):
-        wait_for_pool(node, lambda pool: pool["idle"] == 2 and not pool["starting"])
+        node.wait_for_pool(lambda pool: pool["idle"] == 2 and not pool["starting"])
         answer = node.execute("traces")
         assert meta(answer)["UsingPooledContainer"]
         assert result(answer)["calls"] == 1
     assert node.ask("GET", "/configure?container_pool_limit=-1").status == 200
-    wait_for_pool(node, lambda pool: pool["idle"] == 0 and not pool["starting"])
+    node.wait_for_pool(lambda pool: pool["idle"] == 0 and not pool["starting"])
     assert not meta(node.execute("traces"))["UsingPooledContainer"]
 
 
@@ -139,9 +133,9 @@ def test_pools_follow_the_functions_used_last(node: RunningNode) -> None:
         node.package(name, {"main.py": HELLO})
     assert node.ask("GET", "/configure?container_pool_limit=1&container_pool_num=1").status == 200
     node.execute("P1")
-    wait_for_pool(node, lambda pool: pool["idle"] == 1 and not pool["starting"])
+    node.wait_for_pool(lambda pool: pool["idle"] == 1 and not pool["starting"])
     node.execute("P2")
-    wait_for_pool(node, lambda pool: pool["idle"] == 1 and not pool["starting"] + pool["dying"])
+    node.wait_for_pool(lambda pool: pool["idle"] == 1 and not pool["starting"] + pool["dying"])
     assert meta(node.execute("P2"))["UsingPooledContainer"]
 
 
@@ -165,13 +159,13 @@ def test_in_rest_mode_calls_run_at_the_same_time_in_one_sandbox(node: RunningNod
             lambda place=place: node.execute("meets", place), lambda place=place: node.execute("meets", place)
         )
         assert sorted(result(answer) for answer in answers) == ["first", "second"]
-    wait_for_pool(node, lambda pool: pool["busy"] == 0 and pool["idle"] == 1)
+    node.wait_for_pool(lambda pool: pool["busy"] == 0 and pool["idle"] == 1)
 
 
 def test_an_idle_shared_sandbox_ends_after_its_life_time(node: RunningNode) -> None:
     node.ask("GET", "/configure?using_rest_mode=true&rest_container_life_time=0.3")
     assert not meta(node.execute("hello"))["UsingExistingRestContainer"]
-    wait_for_pool(node, lambda pool: pool["idle"] == 0)
+    node.wait_for_pool(lambda pool: pool["idle"] == 0)
     assert not meta(node.execute("hello"))["UsingExistingRestContainer"]
 
 
@@ -182,7 +176,7 @@ def test_turning_rest_mode_off_takes_effect_for_the_next_call(node: RunningNode)
     said = meta(node.execute("hello"))
     assert OWN_NAME.fullmatch(said["ContainerName"])
     assert not said["UsingExistingRestContainer"]
-    wait_for_pool(node, lambda pool: pool["idle"] == 0)
+    node.wait_for_pool(lambda pool: pool["idle"] == 0)
 
 
 def test_a_functions_own_word_on_reuse_is_the_last(node: RunningNode) -> None:
@@ -207,7 +201,7 @@ def test_clear_removes_sandboxes_and_keeps_the_code(node: RunningNode) -> None:
     answer = node.ask("GET", "/clear")
     assert (answer.status, answer.text) == (200, "done; reset_images=false")
     assert answer.headers["content-type"].startswith("text/plain")
-    wait_for_pool(node, lambda pool: not pool["idle"] + pool["busy"] + pool["dying"])
+    node.wait_for_pool(lambda pool: not pool["idle"] + pool["busy"] + pool["dying"])
     said = meta(node.execute("hello"))
     assert (said["UsingExistingRestContainer"], said["ImageBuilt"]) == (False, False)
 
