@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from stoker.errors import BadCode
-from stoker.runtimes.contract import Interpreter, Runtime
-from stoker.runtimes.versions import distance, is_of, parse_version
+from stoker.runtimes.contract import Interpreter, Runtime, parse_version
 
 _WANTED = re.compile(r"(?P<language>[a-z]+)[-_ ]?(?P<version>\d{1,4}(\.\d{1,4}){0,2})?(\.x)?", re.IGNORECASE)
 
@@ -44,13 +43,25 @@ def _find_language(runtimes: Sequence[Runtime], spelling: str) -> Runtime | None
 def _choose_version(
     runtime: Runtime, installed: Sequence[Interpreter], version: tuple[int, ...], wanted: str
 ) -> Choice:
-    fitting = [each for each in installed if is_of(each.version, version)]
+    fitting = [each for each in installed if _is_of(each.version, version)]
     if fitting:
         default = runtime.default()
         return Choice(runtime, default if default in fitting else fitting[0])
-    nearest = min(installed, key=lambda each: distance(each.version, version))
+    nearest = min(installed, key=lambda each: _distance(each.version, version))
     note = f"{wanted} is not installed; running on {runtime.name} {nearest.version}"
     return Choice(runtime, nearest, note)
+
+
+def _is_of(version: str, wanted: tuple[int, ...]) -> bool:
+    """Whether a version is the wanted one, or one of the wanted series."""
+    return parse_version(version)[: len(wanted)] == wanted
+
+
+def _distance(version: str, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """How far a version is from the wanted one: smaller is nearer; the newer of two as near is nearer."""
+    own = parse_version(version)
+    apart = tuple(abs(mine - theirs) for mine, theirs in zip(own, wanted, strict=False))
+    return (*apart, *(-part for part in own))
 
 
 def _tell(runtimes: Sequence[Runtime]) -> str:

@@ -22,6 +22,11 @@ class Interpreter(msgspec.Struct, frozen=True):
     """Where it and its standard library live."""
 
 
+def parse_version(text: str) -> tuple[int, ...]:
+    """`3.11.7` as (3, 11, 7). Raises ValueError for anything but numbers and dots."""
+    return tuple(int(part) for part in text.split("."))
+
+
 class Runtime(ABC):
     """One language."""
 

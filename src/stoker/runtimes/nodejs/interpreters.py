@@ -12,8 +12,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stoker.runtimes.contract import Interpreter
-from stoker.runtimes.versions import parse_version
+from stoker.runtimes.contract import Interpreter, parse_version
 
 OLDEST = (16,)
 

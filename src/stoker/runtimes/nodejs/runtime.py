@@ -33,7 +33,9 @@ class Runtime(contract.Runtime):
     def problems(self) -> list[Problem]:
         if self._interpreters:
             return []
-        return [Problem("no Node.js 16 or newer was found", "install the package nodejs, or put node on PATH")]
+        return [
+            Problem("no Node.js 16 or newer was found", "install the package nodejs, or put node on PATH")
+        ]
 
     def interpreters(self) -> list[Interpreter]:
         return list(self._interpreters)

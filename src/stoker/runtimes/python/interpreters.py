@@ -13,8 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stoker.runtimes.contract import Interpreter
-from stoker.runtimes.versions import parse_version
+from stoker.runtimes.contract import Interpreter, parse_version
 
 OLDEST = (3, 8)
 SYSTEM_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))

@@ -57,6 +57,7 @@ def _supervise(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
         Supervisor(order, control).run(descriptors[1:])
     except BaseException:
         traceback.print_exc()
+        raise
     finally:
         os._exit(0)
 
@@ -179,6 +180,7 @@ def _become_program(order: dict[str, Any], descriptors: list[int], saying: int) 
     except BaseException as error:
         reason = error.strerror if isinstance(error, OSError) else repr(error)
         os.write(saying, f"cannot start {order['argv'][0]!r}: {reason}".encode())
+        raise
     finally:
         os._exit(CANNOT_START)
 
