@@ -15,7 +15,7 @@ from stoker.cli.exits import INTERRUPTED, MEANINGS, NODE, OK, Failure, code_of
 from stoker.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
-    from stoker.cli.client import Target
+    from stoker.cli.remote.client import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,7 +74,7 @@ def which_node(command: F) -> F:
 
 
 def target(url: str | None, port: int | None, home: str | None) -> Target:
-    from stoker.cli.client import Target
+    from stoker.cli.remote.client import Target
 
     return Target(url=url, port=port, home=home)
 
@@ -105,7 +105,7 @@ def target(url: str | None, port: int | None, home: str | None) -> Target:
 )
 def start(port: str | None, is_daemon: bool, more: tuple[str, ...], **flags: str | None) -> int:
     """Start a node, on PORT or 8222, in the foreground or with -d as a daemon."""
-    from stoker.cli import daemon, ports, serving
+    from stoker.cli.lifetime import daemon, ports, serving
     from stoker.settings import load
 
     here = Path.cwd()
@@ -122,9 +122,9 @@ def start(port: str | None, is_daemon: bool, more: tuple[str, ...], **flags: str
 @click.option("--home", metavar="FOLDER", help="Stop the node of this home instead.")
 def stop(home: str | None) -> None:
     """Stop the daemon that was started in this folder (daemon.pid); calls inside may end first."""
-    from stoker.cli import stopping
-    from stoker.cli.daemon import PID_FILE
-    from stoker.cli.home import LOCK
+    from stoker.cli.lifetime import stopping
+    from stoker.cli.lifetime.daemon import PID_FILE
+    from stoker.cli.lifetime.home import LOCK
     from stoker.settings import load
 
     if home is None:
@@ -138,7 +138,8 @@ def stop(home: str | None) -> None:
 @click.option("--json", "is_json", is_flag=True, help="As JSON.")
 def status(is_json: bool, **which: Any) -> None:
     """Say whether a node runs, and what it is doing."""
-    from stoker.cli import client, showing
+    from stoker.cli import showing
+    from stoker.cli.remote import client
 
     node = client.find(target(**which))
     client.data(client.ask(node.url, "GET", "/health"))
@@ -178,7 +179,8 @@ def doctor(is_json: bool, **flags: str | None) -> int:
 @which_node
 def deploy(path: Path, replace: bool, is_json: bool, **options: Any) -> None:
     """Deploy a folder, a zip, a tar.gz or one source file as a function."""
-    from stoker.cli import client, deploying, showing
+    from stoker.cli import showing
+    from stoker.cli.remote import client, deploying
 
     which = {name: options.pop(name) for name in ("url", "port", "home")}
     environment = _pairs(options.pop("environment"), "--env")
@@ -193,7 +195,8 @@ def deploy(path: Path, replace: bool, is_json: bool, **options: Any) -> None:
 @click.option("--json", "is_json", is_flag=True, help="As JSON.")
 def functions(is_json: bool, **which: Any) -> None:
     """List the deployed functions."""
-    from stoker.cli import client, deploying, showing
+    from stoker.cli import showing
+    from stoker.cli.remote import client, deploying
 
     records = deploying.functions(client.find(target(**which)).url)
     (showing.as_json if is_json else showing.functions)(records)
@@ -204,7 +207,7 @@ def functions(is_json: bool, **which: Any) -> None:
 @which_node
 def delete(name: str, **which: Any) -> None:
     """Delete a function: no call of it from now on, running ones end."""
-    from stoker.cli import client, deploying
+    from stoker.cli.remote import client, deploying
 
     deploying.delete(client.find(target(**which)).url, name)
     say(f"deleted {name}")
@@ -217,7 +220,8 @@ def delete(name: str, **which: Any) -> None:
 @which_node
 def invoke(name: str, data: str | None, is_json: bool, **which: Any) -> int:
     """Call a function; its result goes to stdout, what it printed to stderr."""
-    from stoker.cli import calling, client, showing
+    from stoker.cli import showing
+    from stoker.cli.remote import calling, client
 
     answer = calling.invoke(client.find(target(**which)).url, name, calling.event_of(data))
     showing.as_json(calling.whole(answer)) if is_json else showing.answer(answer)
@@ -232,7 +236,8 @@ def invoke(name: str, data: str | None, is_json: bool, **which: Any) -> int:
 @which_node
 def logs(name: str, is_following: bool, number: int, is_json: bool, **which: Any) -> None:
     """Show the last calls of a function and what they printed."""
-    from stoker.cli import calling, client, showing
+    from stoker.cli import showing
+    from stoker.cli.remote import calling, client
 
     read = calling.follow if is_following else calling.logs
     for record in read(client.find(target(**which)).url, name, number):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stoker.cli.calling import Answer
+from stoker.cli.remote.calling import Answer
 
 COLOURS = {"ok": "green", "cancelled": "yellow"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from stoker import __version__
-from stoker.cli.locks import Held, Lock, holder
+from stoker.cli.lifetime.locks import Held, Lock, holder
 from stoker.errors import Broken, SettingsError
 from stoker.linux import privileges
 from stoker.settings import Settings

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from stoker.cli.locks import Held, Holder, Lock, holder
+from stoker.cli.lifetime.locks import Held, Holder, Lock, holder
 
 HOLD = """
 import sys
 from pathlib import Path
-from stoker.cli.locks import Lock
+from stoker.cli.lifetime.locks import Lock
 lock = Lock(Path(sys.argv[1]), int(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.read()
@@ -22,7 +22,7 @@ sys.stdin.read()
 FORK = """
 import os, sys
 from pathlib import Path
-from stoker.cli.locks import Lock
+from stoker.cli.lifetime.locks import Lock
 lock = Lock(Path(sys.argv[1]), 1)
 child = os.fork()
 if child:

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from stoker.cli import home, ports
-from stoker.cli.daemon import PID_FILE
 from stoker.cli.exits import NODE, REFUSED, UNREACHABLE, USAGE, Failure, code_of_type
-from stoker.cli.stopping import running
+from stoker.cli.lifetime import home, ports
+from stoker.cli.lifetime.daemon import PID_FILE
+from stoker.cli.lifetime.stopping import running
 from stoker.settings import Settings, load
 
 PATIENCE_S = 960.0  # a call's longest allowance by default, and a minute for its cold start

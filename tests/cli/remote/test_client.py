@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stoker.cli import client
-from stoker.cli.calling import event_of, invoke
-from stoker.cli.client import Target
 from stoker.cli.exits import FAILED, NODE, OK, REFUSED, UNREACHABLE, USAGE, Failure
+from stoker.cli.remote import client
+from stoker.cli.remote.calling import event_of, invoke
+from stoker.cli.remote.client import Target
 from stoker.errors import SettingsError
 
 SAID = {

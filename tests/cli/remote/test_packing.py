@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stoker.cli.exits import USAGE, Failure
-from stoker.cli.packing import pack, zip_folder
+from stoker.cli.remote.packing import pack, zip_folder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stoker.cli.exits import REFUSED, UNREACHABLE, Failure
-from stoker.cli.locks import Holder, holder
+from stoker.cli.lifetime.locks import Holder, holder
 
 STOP_S = 45.0  # a node lets calls inside go on for 20 s, then closes its rooms
 END_S = 5.0  # for the kernel to collect a killed process

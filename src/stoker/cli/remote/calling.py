@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from stoker.cli import client
 from stoker.cli.exits import FAILED, OK, REFUSED, USAGE, Failure, code_of_type
+from stoker.cli.remote import client
 
 LOOK_EVERY_S = 0.5
 RECENT = 50  # records looked through for the one of a call that has just ended

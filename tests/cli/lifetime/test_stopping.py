@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from stoker.cli.exits import UNREACHABLE, Failure
-from stoker.cli.stopping import stop, stop_daemon
+from stoker.cli.lifetime.stopping import stop, stop_daemon
 
 NODE = """
 import os, signal, sys
 from pathlib import Path
-from stoker.cli.locks import Lock
+from stoker.cli.lifetime.locks import Lock
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 lock = Lock(Path(sys.argv[1]), 9000)
 lock.write(f"{os.getpid()}\\n")

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from stoker.cli import serving
 from stoker.cli.exits import NODE, OK, Failure, code_of
-from stoker.cli.locks import Held, Lock
-from stoker.cli.stopping import end, pid_in, running, wait
+from stoker.cli.lifetime import serving
+from stoker.cli.lifetime.locks import Held, Lock
+from stoker.cli.lifetime.stopping import end, pid_in, running, wait
 from stoker.errors import NodeError
 from stoker.settings import Settings
 
@@ -30,7 +30,7 @@ START_S = 60.0
 END_S = 5.0
 SHOWN_LINES = 15  # of the log, when a start failed
 READY = b"ready"
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def check_free(folder: Path, say: Callable[[str], None]) -> None:
@@ -48,13 +48,13 @@ def check_free(folder: Path, say: Callable[[str], None]) -> None:
 
 def start(settings: Settings, listening: socket.socket, folder: Path, say: Callable[[str], None]) -> int:
     """Fork the daemon; 0 once it answers, else what it ended with, its last words shown."""
-    log = _open_log(folder / LOG_FILE)
-    began = os.fstat(log).st_size
+    into = _open_log(folder / LOG_FILE)
+    began = os.fstat(into).st_size
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(told)
-        _live(settings, listening, folder, log, tell)
+        _live(settings, listening, folder, into, tell)
     os.close(tell)
     greeting = serving.greeting(settings, listening)
     listening.close()
@@ -62,7 +62,7 @@ def start(settings: Settings, listening: socket.socket, folder: Path, say: Calla
     if code is None:
         say(f"{greeting}\nprocess {pid}, log in {LOG_FILE}; `stoker stop` ends it")
         return OK
-    say(f"{_last_lines(log, began)}\nthe node did not start: it ended with code {code}; see {LOG_FILE}")
+    say(f"{_last_lines(into, began)}\nthe node did not start: it ended with code {code}; see {LOG_FILE}")
     return code or NODE
 
 
@@ -73,17 +73,17 @@ def _open_log(path: Path) -> int:
         raise Failure(f"{path} cannot be written: {error.strerror}", NODE) from None
 
 
-def _live(settings: Settings, listening: socket.socket, folder: Path, log: int, tell: int) -> NoReturn:
+def _live(settings: Settings, listening: socket.socket, folder: Path, into: int, tell: int) -> NoReturn:
     """The daemon's whole life."""
     code = NODE
     try:
         os.setsid()
-        _redirect(log)
+        _redirect(into)
         lock = Lock(folder / PID_FILE, serving.port_of(listening))
         lock.write(f"{os.getpid()}\n")
         try:
             code = serving.serve(settings, listening, lambda: _answers(settings, listening, tell))
-            LOG.info("stopped")
+            log.info("stopped")
         finally:
             lock.remove()
     except NodeError as error:
@@ -101,15 +101,15 @@ def _live(settings: Settings, listening: socket.socket, folder: Path, log: int, 
         os._exit(code)  # what the parent has registered to run at its own exit is none of ours
 
 
-def _redirect(log: int) -> None:
+def _redirect(into: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
-    for fd, target in ((null, 0), (log, 1), (log, 2)):
+    for fd, target in ((null, 0), (into, 1), (into, 2)):
         os.dup2(fd, target)
     os.close(null)
 
 
 def _answers(settings: Settings, listening: socket.socket, tell: int) -> None:
-    LOG.info(serving.greeting(settings, listening).partition("\n")[0])
+    log.info(serving.greeting(settings, listening).partition("\n")[0])
     with contextlib.suppress(OSError):  # whoever started us may have gone
         os.write(tell, READY)
     os.close(tell)
@@ -131,9 +131,9 @@ def _fate(pid: int, told: int) -> int | None:
         os.close(told)
 
 
-def _last_lines(log: int, began: int) -> str:
-    size = os.fstat(log).st_size
+def _last_lines(into: int, began: int) -> str:
+    size = os.fstat(into).st_size
     start = max(began, size - 64 * 1024)
     return "\n".join(
-        os.pread(log, size - start, start).decode("utf-8", "replace").splitlines()[-SHOWN_LINES:]
+        os.pread(into, size - start, start).decode("utf-8", "replace").splitlines()[-SHOWN_LINES:]
     )

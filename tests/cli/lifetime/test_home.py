@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stoker.cli import home as homes
+from stoker.cli.lifetime import home as homes
 from stoker.errors import SettingsError
 from stoker.settings import Settings
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from stoker.cli import home, ports
+from stoker.cli.lifetime import home, ports
 from stoker.settings import Settings
 
 

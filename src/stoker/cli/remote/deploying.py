@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from stoker.cli import client
 from stoker.cli.exits import REFUSED, USAGE, Failure
-from stoker.cli.packing import pack
+from stoker.cli.remote import client
+from stoker.cli.remote.packing import pack
 
 EXISTS = 409
 PAGE = 1000

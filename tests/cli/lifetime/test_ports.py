@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stoker.cli import ports
 from stoker.cli.exits import NODE, Failure
+from stoker.cli.lifetime import ports
 from stoker.settings import Settings
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Shell, is_alive
-from stoker.cli import home as homes
 from stoker.cli.exits import NODE, UNREACHABLE, USAGE
-from stoker.cli.locks import holder
+from stoker.cli.lifetime import home as homes
+from stoker.cli.lifetime.locks import holder
 
 
 def url_in(text: str) -> str:
@@ -147,6 +147,26 @@ def test_a_node_told_to_stop_while_it_starts_does(shell: Shell) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode in (0, 128 + signal.SIGTERM)
+
+
+SLOW = """
+import time
+
+def lambda_handler(event, context):
+    time.sleep(1)
+    return "done"
+"""
+
+
+def test_a_call_inside_ends_before_the_node_does(node: Shell) -> None:
+    (node.folder / "slow.py").write_text(SLOW)
+    node.does("deploy", "slow.py")
+    with node.begin("invoke", "slow") as call:
+        while json.loads(node.does("status", "--json"))["pool"]["busy"] == 0:
+            pass
+        node.does("stop")
+        assert call.communicate()[0] == '"done"\n'
+    assert call.returncode == 0
 
 
 def test_two_nodes_live_side_by_side(node: Shell, tmp_path: Path, folder: Path) -> None:

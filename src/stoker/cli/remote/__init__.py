@@ -1,0 +1,1 @@
+"""What the command line asks of a node that runs, over HTTP."""
