@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from stoker.linux.syscalls import pidfd_open, pidfd_send_signal
+from stoker.linux.processes import kill
+from stoker.linux.syscalls import pidfd_open
 
 WANTED = ("memory", "pids", "cpu", "cpuacct")
 PERIOD_US = 100_000
@@ -273,7 +273,7 @@ def _kill_and_wait(pids: list[int]) -> None:
             continue
         descriptors.append(descriptor)
         waiting.register(descriptor, select.POLLIN)
-        pidfd_send_signal(descriptor, signal.SIGKILL)
+        kill(descriptor)
     left = len(descriptors)
     while left:
         for descriptor, _ in waiting.poll():

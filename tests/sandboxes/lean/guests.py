@@ -72,9 +72,8 @@ async def read_all(descriptor: int) -> bytes:
     """What is written to one of the pipes, until its end."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), open(os.dup(descriptor), "rb", buffering=0)
-    )
+    pipe = os.fdopen(os.dup(descriptor), "rb", buffering=0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     try:
         return await reader.read()
     finally:

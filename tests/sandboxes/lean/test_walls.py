@@ -165,7 +165,7 @@ def tried(name):
         return bool(os.listdir(name) if name.endswith("fd") else open(name, "rb").read(1))
     except OSError as error:
         return error.errno
-answer = [os.getpid(), os.getppid(), *map(tried, ("/proc/1/mem", "/proc/1/environ", "/proc/1/fd", "/proc/1/maps"))]
+answer = [os.getpid(), os.getppid(), *[tried("/proc/1/" + name) for name in ("mem", "environ", "fd", "maps")]]
 """
     own, parent, *looks = await run(await make(launch), source)
     assert (own, parent) == (2, 1)
@@ -277,7 +277,9 @@ async def test_what_a_build_leaves_belongs_to_the_folders_owner(make: Make, fold
     os.chown(folder, 64_000, 64_001)
     sandbox = await make(EXECUTED, workspace=folder)
     path = f"{sandbox.workspace_path}/made"
-    await run(sandbox, f"import os; open({path!r}, 'w').close(); os.symlink('/etc/shadow', {path + '.link'!r})")
+    await run(
+        sandbox, f"import os; open({path!r}, 'w').close(); os.symlink('/etc/shadow', {path + '.link'!r})"
+    )
     status = (folder / "made").stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (64_000, 64_001, 0o644)
 

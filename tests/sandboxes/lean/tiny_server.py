@@ -1,4 +1,4 @@
-"""A server as small as can be, for tests of the walls: it runs the Python it is called with, any version from 3.8.
+"""A server as small as can be, for tests of the walls: it runs the Python it is called with, from 3.8 on.
 
 A call's event is Python source; what it leaves in `answer` is the result.
 """

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import marshal
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -47,6 +48,8 @@ from stoker.types import MEBIBYTE, Ending, Limits, Network
 
 # Above what systemd gives to containers, below what some programs read as a negative number.
 UID_FIRST, UID_RANGES, UID_RANGE = 0x7000_0000, 4095, 0x1_0000
+
+NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]{0,63}")
 
 # What the helper starts from: our modules, but not this package's `__init__`, which would bring the node in.
 START = """\
@@ -212,6 +215,8 @@ class Backend(contract.Backend):
             raise SandboxFailed(
                 f"no launch {spec.launch.name!r} was given when the node started; there is {known}"
             )
+        if not NAME.fullmatch(spec.id):
+            raise SandboxFailed(f"{spec.id!r} is no name for a sandbox: at most 64 of [a-z0-9_.-]")
         flags = HAS_CODE if spec.code else 0
         flags |= HAS_WORKSPACE if spec.workspace else 0
         flags |= HOST_NETWORK if spec.network is Network.HOST else 0

@@ -75,8 +75,6 @@ class Link:
                 packet, descriptors = receive(self._end)
             except BlockingIOError:
                 return
-            except ConnectionResetError:
-                packet, descriptors = b"", []
             if not packet:
                 self.close()
                 self._listener.lost()

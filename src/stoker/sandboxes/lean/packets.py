@@ -58,7 +58,8 @@ class Make(NamedTuple):
 class Fork(NamedTuple):
     """One sandbox as the helper orders it from a zygote.
 
-    Descriptors: channel, stdout, stderr, permits, private socket, network namespace, then those to join cgroups by.
+    Descriptors: channel, stdout, stderr, permits, private socket, network namespace, then those to join
+    cgroups by.
     """
 
     uid: int
@@ -114,7 +115,11 @@ def send(link: socket.socket, packet: bytes, descriptors: tuple[int, ...] = ()) 
 def receive(link: socket.socket) -> tuple[bytes, list[int]]:
     """One packet and its descriptors, which are closed on exec; an empty packet is the end."""
     space = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
-    packet, rights, _, _ = link.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    try:
+        packet, rights, _, _ = link.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # Told once, before what the other end had said: it ended without reading everything from us.
+        packet, rights, _, _ = link.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, data in rights:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

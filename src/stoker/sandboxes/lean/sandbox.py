@@ -18,8 +18,9 @@ class Sandbox(contract.Sandbox):
 
     def __init__(self, id: str, descriptors: list[int], group: Group, end: Callable[[], None]) -> None:
         self.id = id
-        channel, self.stdout, self.stderr, self.permits = descriptors
+        channel, *self._descriptors = descriptors
         self.channel = socket.socket(fileno=channel)
+        self.stdout, self.stderr, self.permits = self._descriptors
         self.code_path = contract.CODE_PATH
         self.workspace_path = contract.WORKSPACE_PATH
         self.ended = asyncio.get_running_loop().create_future()
@@ -35,9 +36,8 @@ class Sandbox(contract.Sandbox):
         if not self._is_closed:
             self._is_closed = True
             self.channel.close()
-            os.close(self.stdout)
-            os.close(self.stderr)
-            os.close(self.permits)
+            for descriptor in self._descriptors:
+                os.close(descriptor)
             if not self.ended.done():
                 self._end()
         # Not the future itself: a caller that is cancelled must not take the ending from the others.

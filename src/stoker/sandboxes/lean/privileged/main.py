@@ -98,7 +98,7 @@ class Helper:
         self._means.groups.open()
         self._nurseries = [Nursery(start, filters, self._loop, self) for start in starts]
         self._loop.watch(self._link.fileno(), self._read)
-        send(self._link, pack(READY, 0, " ".join(sorted(self._means.groups.controllers)).encode()))
+        self._tell(pack(READY, 0, " ".join(sorted(self._means.groups.controllers)).encode()))
 
     def close(self) -> None:
         """End every sandbox; the last one's end stops the loop."""
@@ -113,16 +113,12 @@ class Helper:
         if self._is_closing and not self._sandboxes:
             for nursery in self._nurseries:
                 nursery.close()
-            self._means.groups.sweep()
             self._loop.stop()
 
     # What the node says
 
     def _read(self) -> None:
-        try:
-            packet, descriptors = receive(self._link)
-        except ConnectionResetError:
-            packet, descriptors = b"", []
+        packet, descriptors = receive(self._link)
         if not packet:
             self.close()
             return
@@ -188,6 +184,8 @@ class Helper:
     def _hear(self, sandbox: Sandbox) -> bool:
         """Take one word of a sandbox's first process; whether there was one."""
         said = sandbox.hear()
+        if said is None:
+            return False
         kind, rest = said[:1], said[1:]
         if kind == RUNNING:
             ends = sandbox.give_ends()
@@ -198,7 +196,7 @@ class Helper:
             sandbox.trouble = rest.decode(errors="replace")
         elif kind == STATUS:
             (sandbox.status,) = WAIT_STATUS.unpack(rest)
-        elif sandbox.private is not None:
+        else:
             self._stop_hearing(sandbox)
         return bool(said)
 
@@ -295,6 +293,9 @@ def main() -> None:
     )
     loop = Loop()
     helper = Helper(link, means, loop)
-    helper.open([Start(*start) for start in config["starts"]], tuple(config["filters"]))
-    loop.run()
-    place.close()
+    try:
+        helper.open([Start(*start) for start in config["starts"]], tuple(config["filters"]))
+        loop.run()
+    finally:
+        means.groups.sweep()  # a fault of ours must not outlive us either
+        place.close()

@@ -17,7 +17,7 @@ from stoker.linux.cgroups import Bounds, Counts, Group, Groups
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace
 from stoker.linux.network import Networks
 from stoker.linux.processes import kill
-from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, MAX_TEXT, Fork, Make
+from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, Fork, Make, receive
 
 OUR_PROCESSES = 1  # the first process of each sandbox is not the function's
 
@@ -136,13 +136,13 @@ class Sandbox:
         ends, self._ends = tuple(self._ends), []
         return ends
 
-    def hear(self) -> bytes:
-        """The next thing that its first process said; nothing when there is nothing more."""
+    def hear(self) -> bytes | None:
+        """The next thing that its first process said; empty at the end, None when it is silent."""
         assert self.private is not None
         try:
-            return self.private.recv(MAX_TEXT + 1)
-        except (BlockingIOError, ConnectionResetError):
-            return b""
+            return receive(self.private)[0]
+        except BlockingIOError:
+            return None
 
     def end(self) -> None:
         """Have everything in it ended; that it has is told by its pidfd."""

@@ -95,7 +95,7 @@ class Nursery:
         self._control, self._is_up, self._trouble = ours, False, ""
         self._loop.watch(ours.fileno(), self._read)
         if self._start.fork is not None:
-            send(ours, pack(SETUP, 0, pack_parts(self._setup)))
+            self._send(pack(SETUP, 0, pack_parts(self._setup)))
 
     def close(self) -> None:
         """End the zygote. HOLDS: no order is under way."""
@@ -106,18 +106,19 @@ class Nursery:
         while self._waiting and self._is_up and len(self._under_way) < AT_ONCE and self._control:
             number, packet, descriptors = self._waiting.popleft()
             self._under_way.add(number)
-            try:
-                send(self._control, packet, descriptors)
-            except BrokenPipeError:
-                pass  # its end is told by its socket, presently
+            self._send(packet, descriptors)
             close_all(descriptors)
+
+    def _send(self, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        assert self._control is not None
+        try:
+            send(self._control, packet, descriptors)
+        except BrokenPipeError:
+            pass  # it has ended, as its socket will tell
 
     def _read(self) -> None:
         assert self._control is not None
-        try:
-            packet, descriptors = receive(self._control)
-        except ConnectionResetError:
-            packet, descriptors = b"", []
+        packet, descriptors = receive(self._control)
         if not packet:
             self._end()
             return

@@ -1,0 +1,312 @@
+"""From the making of a lean sandbox to its removal, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import leaks
+from sandboxes.lean.conftest import Make
+from sandboxes.lean.guests import BROKEN, FORKED, hello, helper_pid, launch, order, run
+from stoker.errors import SandboxFailed
+from stoker.sandboxes.contract import SandboxSpec
+from stoker.sandboxes.lean import Backend, Settings
+from stoker.types import Limits
+
+
+def spec(id: str = "guest", code: Path | None = None) -> SandboxSpec:
+    return SandboxSpec(id=id, launch=FORKED, limits=Limits(), code=code)
+
+
+def cgroups_of(node_id: str) -> list[str]:
+    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/stoker-{node_id}/*") if path.is_dir()]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_destroying_twice_is_destroying_once(make: Make, node_id: str) -> None:
+    sandbox = await make()
+    await asyncio.gather(sandbox.destroy(), sandbox.destroy())
+    await sandbox.destroy()
+    assert sandbox.ended.result().destroyed
+    assert cgroups_of(node_id) == []
+
+
+async def test_one_that_has_ended_by_itself_can_be_destroyed(make: Make) -> None:
+    sandbox = await make()
+    await order(sandbox, "import os; os._exit(4)")
+    await sandbox.ended
+    await sandbox.destroy()
+    assert (sandbox.ended.result().exit_code, sandbox.ended.result().destroyed) == (4, False)
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(lean: Backend, node_id: str) -> None:
+    for turns in range(12):
+        task = asyncio.create_task(lean.create(spec(f"guest{turns}")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert cgroups_of(node_id) == []
+    assert len(children_of(helper_pid(lean))) <= 1  # the zygote
+
+
+async def test_a_destruction_that_is_cancelled_goes_on(make: Make) -> None:
+    sandbox = await make()
+    task = asyncio.create_task(sandbox.destroy())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await sandbox.ended).destroyed
+
+
+async def test_an_id_in_use_is_refused_and_free_again_later(make: Make, lean: Backend) -> None:
+    sandbox = await lean.create(spec())
+    with pytest.raises(SandboxFailed, match="File exists"):
+        await lean.create(spec())
+    assert (await hello(sandbox))["runtime"] == "tiny"
+    await sandbox.destroy()
+    await (await lean.create(spec())).destroy()
+
+
+async def test_a_launch_that_was_not_given_at_the_start_is_refused(lean: Backend) -> None:
+    stranger = SandboxSpec(id="guest", launch=launch(name="stranger"), limits=Limits())
+    with pytest.raises(SandboxFailed, match=r"no launch 'stranger' .*; there is forked, executed"):
+        await lean.create(stranger)
+
+
+async def test_a_code_folder_that_is_none_is_refused(lean: Backend, folder: Path) -> None:
+    with pytest.raises(SandboxFailed, match=r"cannot show .*missing: No such file"):
+        await lean.create(spec(code=folder / "missing"))
+    (folder / "file").touch()
+    with pytest.raises(SandboxFailed, match=r"cannot show .*file: Not a directory"):
+        await lean.create(spec(code=folder / "file"))
+    (folder / "link").symlink_to("/etc")
+    with pytest.raises(SandboxFailed, match=r"cannot show .*link"):
+        await lean.create(spec(code=folder / "link"))
+
+
+@pytest.mark.parametrize("limits", [{"memory_mb": 0}, {"pids": 0}, {"scratch_mb": 0}, {"scratch_inodes": 0}])
+async def test_a_limit_of_nothing_is_refused(lean: Backend, limits: dict[str, int]) -> None:
+    with pytest.raises(SandboxFailed, match="bounds"):
+        await lean.create(SandboxSpec(id="guest", launch=FORKED, limits=Limits(**limits)))
+
+
+@pytest.mark.parametrize("id", ["../up", "a/b", "", ".hidden", "ü", "x" * 65, "Upper", "nul\0"])
+async def test_a_name_that_could_be_a_path_is_refused(lean: Backend, id: str) -> None:
+    with pytest.raises(SandboxFailed, match="name"):
+        await lean.create(spec(id))
+
+
+async def test_thirty_at_once_are_thirty_sandboxes(make: Make) -> None:
+    sandboxes = await asyncio.gather(*[make() for _ in range(30)])
+    users = await asyncio.gather(*[run(sandbox, "import os; answer = os.getuid()") for sandbox in sandboxes])
+    assert len(set(users)) == 30
+    await asyncio.gather(*[sandbox.destroy() for sandbox in sandboxes])
+
+
+async def test_fifty_lives_leave_the_helper_as_it_was(make: Make, lean: Backend, node_id: str) -> None:
+    def held() -> tuple[int, int, int, list[str]]:
+        pid = helper_pid(lean)
+        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+        zygotes = children_of(pid)
+        return descriptors, len(os.listdir(f"/proc/{zygotes[0]}/fd")), len(zygotes), cgroups_of(node_id)
+
+    await (await make()).destroy()
+    own, before = len(os.listdir("/proc/self/fd")), held()
+    mounts = Path("/proc/self/mountinfo").read_text()
+    for _ in range(50):
+        await (await make()).destroy()
+    assert held() == before
+    assert len(os.listdir("/proc/self/fd")) == own
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+
+
+async def test_a_network_that_was_used_is_not_given_to_the_next(make: Make) -> None:
+    source = "import os; answer = os.readlink('/proc/self/ns/net')"
+    quiet = await make()
+    used = await run(quiet, source)
+    await quiet.destroy()
+    talker = await make()
+    assert await run(talker, source) == used
+    talk = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(listener.getsockname()).close()
+"""
+    await run(talker, talk)
+    await talker.destroy()
+    assert await run(await make(), source) != used
+
+
+async def test_a_zygote_that_is_killed_is_started_anew(make: Make, lean: Backend) -> None:
+    before = await make()
+    (zygote,) = [
+        pid
+        for pid in children_of(helper_pid(lean))
+        if b"boot" in Path(f"/proc/{pid}/cmdline").read_bytes() and not is_init(pid)
+    ]
+    os.kill(zygote, signal.SIGKILL)
+    while True:
+        try:
+            after = await make()
+            break
+        except SandboxFailed:
+            pass  # it was ordered from the one that had been killed
+    assert await run(after, "answer = 1") == 1
+    assert await run(before, "answer = 1") == 1
+
+
+def is_init(pid: int) -> bool:
+    line = next(
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid")
+    )
+    return line.split()[-1] == "1"
+
+
+async def test_when_the_helper_is_killed_every_sandbox_ends_and_none_can_be_made(
+    unopened: Backend, home: Path, node_id: str
+) -> None:
+    await unopened.open()
+    sandbox = await unopened.create(spec())
+    await hello(sandbox)
+    os.kill(helper_pid(unopened), signal.SIGKILL)
+    assert (await sandbox.ended).signal == signal.SIGKILL
+    with pytest.raises(SandboxFailed, match="restart the node"):
+        await unopened.create(spec("late"))
+    await sandbox.destroy()
+    await unopened.close()
+    # Its groups are the next start's to remove: nobody else may.
+    assert [thing for thing in leaks.left([node_id]) if not thing.startswith("cgroup")] == []
+    after = Backend(Settings(node_id=node_id), (FORKED,))
+    await after.open()
+    assert cgroups_of(node_id) == []
+    await after.close()
+    assert leaks.left([node_id]) == []
+
+
+async def test_a_start_under_way_when_the_helper_is_killed_fails(unopened: Backend, node_id: str) -> None:
+    await unopened.open()
+    tasks = [asyncio.create_task(unopened.create(spec(f"guest{number}"))) for number in range(10)]
+    await tasks[0]
+    os.kill(helper_pid(unopened), signal.SIGKILL)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result).__name__ for result in results} <= {"SandboxFailed", "Sandbox"}
+    for result in results:
+        if not isinstance(result, BaseException):
+            await result.destroy()
+    await unopened.close()
+    again = Backend(Settings(node_id=node_id), (FORKED,))
+    await again.open()
+    await again.close()
+    assert leaks.left([node_id]) == []
+
+
+NODE = """
+import asyncio, sys
+from stoker.sandboxes.contract import SandboxSpec
+from stoker.sandboxes.lean import Backend, Settings
+from stoker.types import Limits
+from sandboxes.lean.guests import FORKED, EXECUTED, hello
+
+async def main():
+    backend = Backend(Settings(node_id=sys.argv[1]), (FORKED, EXECUTED))
+    await backend.open()
+    for number, launch in enumerate((FORKED, FORKED, EXECUTED)):
+        await hello(await backend.create(SandboxSpec(id=f"guest{number}", launch=launch, limits=Limits())))
+    print(backend._process.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def node(unopened: Backend, node_id: str) -> subprocess.Popen[bytes]:
+    """Another process that holds three sandboxes; its helper's pid is on its standard output."""
+    path = os.pathsep.join(place for place in sys.path if place)
+    return subprocess.Popen(
+        [sys.executable, "-c", NODE, node_id], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    )
+
+
+def test_when_the_node_is_killed_the_helper_removes_everything(
+    node: subprocess.Popen[bytes], node_id: str
+) -> None:
+    assert node.stdout is not None
+    assert int(node.stdout.readline()) > 0
+    assert len(cgroups_of(node_id)) > 0
+    node.kill()
+    node.wait()
+    node.stdout.close()
+    assert leaks.left([node_id]) == []
+
+
+async def test_when_both_are_killed_the_next_start_removes_what_is_left(
+    node: subprocess.Popen[bytes], node_id: str
+) -> None:
+    assert node.stdout is not None
+    helper = int(node.stdout.readline())
+    node.send_signal(signal.SIGSTOP)  # so that it cannot be the one to notice
+    os.kill(helper, signal.SIGKILL)
+    node.kill()
+    node.wait()
+    node.stdout.close()
+    assert [thing for thing in leaks.left([node_id]) if thing.startswith("process")] == []
+    assert len(cgroups_of(node_id)) > 0
+    backend = Backend(Settings(node_id=node_id), (FORKED,))
+    await backend.open()
+    assert cgroups_of(node_id) == []
+    await backend.close()
+    assert leaks.left([node_id]) == []
+
+
+async def test_closing_ends_what_lives_and_can_be_done_twice(unopened: Backend, node_id: str) -> None:
+    await unopened.open()
+    sandbox = await unopened.create(spec())
+    await unopened.close()
+    await unopened.close()
+    assert sandbox.ended.done()
+    await sandbox.destroy()
+    assert leaks.left([node_id]) == []
+
+
+async def test_one_that_was_prepared_but_never_opened_can_be_closed(unopened: Backend, node_id: str) -> None:
+    unopened.prepare()
+    await unopened.close()
+    assert leaks.left([node_id]) == []
+
+
+async def test_an_unprivileged_caller_is_told_what_to_do(unopened: Backend) -> None:
+    script = "from stoker.sandboxes.lean import *; print(*Backend(Settings(), ()).problems())"
+    path = os.pathsep.join(place for place in sys.path if place)
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import os, stoker.sandboxes.lean; os.setresuid(65534, 65534, 65534); {script}",
+        ],
+        env={"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert b"need root; start the node with sudo" in run.stdout
+
+
+async def test_a_fault_of_the_helper_is_an_error_and_leaves_nothing(node_id: str, unopened: Backend) -> None:
+    backend = Backend(Settings(node_id=node_id, uid_base=-1), (FORKED, BROKEN))
+    await backend.open()
+    with pytest.raises(SandboxFailed):
+        await backend.create(spec())
+    await backend.close()
+    assert leaks.left([node_id]) == []
