@@ -9,7 +9,7 @@ which the event loop misses 0.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,8 +20,6 @@ from stoker.errors import AlreadyExists
 from stoker.records.model import FunctionRecord, InvocationRecord
 from stoker.records.tables import FUNCTIONS, INVOCATIONS, connect, pragma, translated
 
-BATCH_ROWS = 500
-BATCH_BYTES = 4 * 1024 * 1024
 TRIM_EVERY = 1000  # rows; a trim then takes about 5 ms
 
 # json_extract and not the ->> operator: SQLite has that since 3.38, some distributions are older.
@@ -160,18 +158,6 @@ class Ledger:
 
 def _seq_of(invocation: str) -> sa.ScalarSelect[int]:
     return sa.select(INVOCATIONS.c.seq).where(INVOCATIONS.c.id == invocation).scalar_subquery()
-
-
-def batches(records: Sequence[InvocationRecord]) -> Iterator[Sequence[InvocationRecord]]:
-    """Slices that are each good for one statement."""
-    start = size = 0
-    for at, record in enumerate(records):
-        if at > start and (at - start == BATCH_ROWS or size + record.size > BATCH_BYTES):
-            yield records[start:at]
-            start, size = at, 0
-        size += record.size
-    if start < len(records):
-        yield records[start:]
 
 
 def _printable(record: InvocationRecord) -> InvocationRecord:

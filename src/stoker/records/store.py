@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from stoker.errors import Broken, NodeError
-from stoker.records.ledger import Ledger, batches
 from stoker.records.model import FunctionRecord, InvocationRecord
 
+if TYPE_CHECKING:
+    from stoker.records.ledger import Ledger
+
 WRITE_EVERY_S = 0.05
+BATCH_ROWS = 500
+BATCH_BYTES = 4 * 1024 * 1024
 MAX_HELD = 20_000  # records: about 20 MB without logs, and more than a second of the fastest calls
 MAX_HELD_BYTES = 64 * 1024 * 1024  # of logs and results in them
 KEEP_BYTES = 1024 * 1024 * 1024
@@ -61,7 +65,7 @@ class Records:
         """Open or make the database. Raises `Unsupported` if a newer Stoker made it, `Broken` if bad."""
         self._loop = asyncio.get_running_loop()
         try:
-            self._ledger = await self._run(partial(Ledger, self._path, self._keep, self._keep_bytes))
+            self._ledger = await self._run(partial(_open, self._path, self._keep, self._keep_bytes))
         except NodeError:
             self._thread.shutdown()
             raise
@@ -180,10 +184,17 @@ class Records:
         return await self._run(partial(self._opened().delete_function, function))
 
 
+def _open(path: Path, keep: int, keep_bytes: int) -> Ledger:
+    """Runs in the thread, and SQLAlchemy's 100 ms of importing with it: backends start meanwhile."""
+    from stoker.records.ledger import Ledger
+
+    return Ledger(path, keep, keep_bytes)
+
+
 def _write(ledger: Ledger, records: Sequence[InvocationRecord]) -> Loss:
     """Runs in the thread."""
     lost, why = 0, ""
-    for batch in batches(records):
+    for batch in _batches(records):
         try:
             ledger.write(batch)
         except NodeError as error:
@@ -193,3 +204,15 @@ def _write(ledger: Ledger, records: Sequence[InvocationRecord]) -> Loss:
     except NodeError as error:
         why = why or error.message
     return Loss(lost, why)
+
+
+def _batches(records: Sequence[InvocationRecord]) -> Iterator[Sequence[InvocationRecord]]:
+    """Slices that are each good for one statement."""
+    start = size = 0
+    for at, record in enumerate(records):
+        if at > start and (at - start == BATCH_ROWS or size + record.size > BATCH_BYTES):
+            yield records[start:at]
+            start, size = at, 0
+        size += record.size
+    if start < len(records):
+        yield records[start:]
