@@ -32,7 +32,10 @@ from stoker.sandboxes.contract import Launch
 from stoker.types import Function, Invocation, Limits, Outcome, Reuse, Source, Status
 
 FOLDER = Path("/nowhere")
-LAUNCHES = {f"fake-{way}": Launch(name=f"fake-{way}", argv=(f"fake.{way}",)) for way in ("run", "short", "refuse", "exit")}
+LAUNCHES = {
+    f"fake-{way}": Launch(name=f"fake-{way}", argv=(f"fake.{way}",))
+    for way in ("run", "short", "refuse", "exit")
+}
 
 
 class Version:
@@ -62,8 +65,16 @@ class Shelf:
 
     def put(self, name: str = "f", **changes: Any) -> str:
         limits = changes.pop("limits", Limits(timeout_s=5))
-        fields = {"runtime": "fake", "version": "run", "handler": "main.f", "revision": f"{name}-1", **changes}
-        self.here[f"front/{name}"] = Version(Function(key=f"front/{name}", name=name, limits=limits, **fields))
+        fields = {
+            "runtime": "fake",
+            "version": "run",
+            "handler": "main.f",
+            "revision": f"{name}-1",
+            **changes,
+        }
+        self.here[f"front/{name}"] = Version(
+            Function(key=f"front/{name}", name=name, limits=limits, **fields)
+        )
         return f"front/{name}"
 
     def pin(self, key: str) -> Pin | None:
@@ -80,7 +91,6 @@ class House:
     """The rooms a call walks through, and what came out of them."""
 
     def __init__(self, tasks: asyncio.TaskGroup, budget_mb: int = 1000, max_calls: int = 50) -> None:
-        loop = asyncio.get_running_loop()
         self.shelf = Shelf()
         self.backend = fake.Backend(fake.Settings(), tuple(LAUNCHES.values()))
         self.gate = Gate(max_calls, max_calls)
@@ -230,7 +240,10 @@ async def test_a_function_that_hangs_is_ended_at_its_limit_and_its_sandbox_is_no
 async def test_a_timeout_in_a_shared_sandbox_leaves_its_other_calls_alone(house: House) -> None:
     key = house.shelf.put(reuse=Reuse.SANDBOX, limits=Limits(timeout_s=0.3))
     await house.call(key)
-    hanging, sleeping = house.start(key, {"do": "hang"})[1], house.start(key, {"do": "sleep", "seconds": 0.2})[1]
+    hanging, sleeping = (
+        house.start(key, {"do": "hang"})[1],
+        house.start(key, {"do": "sleep", "seconds": 0.2})[1],
+    )
     assert (await sleeping).status is Status.OK
     assert (await hanging).status is Status.TIMED_OUT
 
@@ -265,7 +278,7 @@ async def test_a_function_that_cannot_be_loaded_fails_with_the_languages_words(h
     assert "No module named 'refused'" in end.error.message
 
 
-async def test_a_function_that_is_never_loaded_is_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_function_whose_runtime_ends_at_once_has_crashed(house: House) -> None:
     key = house.shelf.put(handler="fake.exit")
     end = await house.call(key)
     assert end.status is Status.CRASHED

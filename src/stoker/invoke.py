@@ -69,7 +69,17 @@ class Code(Protocol):
 class Rooms:
     """What a call walks through; one object for all calls of a node."""
 
-    __slots__ = ("clock", "code", "deadlines", "gate", "max_event_bytes", "pool", "recipes", "record", "spawn")
+    __slots__ = (
+        "clock",
+        "code",
+        "deadlines",
+        "gate",
+        "max_event_bytes",
+        "pool",
+        "recipes",
+        "record",
+        "spawn",
+    )
 
     def __init__(
         self,

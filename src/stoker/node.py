@@ -98,7 +98,9 @@ def _backends(settings: Settings, launches: tuple[Launch, ...]) -> dict[str, Bac
         backend: Backend = room.Backend(room.Settings.of(settings), launches)
         problems = backend.problems()
         if name == settings.sandbox and problems:
-            raise BackendUnavailable(f"the {name} sandbox does not work here: {'; '.join(map(str, problems))}")
+            raise BackendUnavailable(
+                f"the {name} sandbox does not work here: {'; '.join(map(str, problems))}"
+            )
         if name == settings.sandbox or (backend.abilities.walls and not problems):
             backends[name] = backend
     if settings.sandbox not in backends:
@@ -110,7 +112,6 @@ class Node:
     """One running node; the only place where rooms meet."""
 
     def __init__(self, settings: Settings, ground: Ground, tasks: asyncio.TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
         self.settings = settings
         self.metrics = Metrics()
         self._ground = ground
@@ -164,7 +165,12 @@ class Node:
     async def invoke(self, invocation: Invocation) -> Outcome:
         """One call, for callers that have a task anyway. Raises `NodeError`; cancelled, the call ends."""
         settled: asyncio.Future[Outcome | NodeError] = asyncio.get_running_loop().create_future()
-        call = self.call(invocation, lambda end: settled.done() or settled.set_result(end))
+
+        def settle(end: Outcome | NodeError) -> None:
+            if not settled.done():
+                settled.set_result(end)
+
+        call = self.call(invocation, settle)
         try:
             end = await settled
         finally:

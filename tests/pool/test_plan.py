@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from stoker.pool.plan import (
     START_COST_S,

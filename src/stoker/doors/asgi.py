@@ -15,7 +15,7 @@ JSON = "application/json"
 
 
 def application(doors: Sequence[Door], version: str) -> Litestar:
-    """All doors' handlers; a path or method nobody has is answered in the shape of the door it is nearest to."""
+    """All doors' handlers; what nobody has is answered in the shape of the door it is nearest to."""
 
     def unknown(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
         for door in doors:

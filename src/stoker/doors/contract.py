@@ -30,7 +30,7 @@ class Exchange(Protocol):
     body: bytes
     received: float
     """When its first byte was read, on the monotonic clock."""
-    on_left: Callable[[], None] | None
+    on_left: Callable[[], object] | None
     """Set by the door: called when the client has left before the reply."""
 
     def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:

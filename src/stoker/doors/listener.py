@@ -31,7 +31,12 @@ class Routes:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact = {route.path.encode(): route for route in routes if "*" not in route.path}
-        self._free = [(*route.path.encode().split(b"*"), route) for route in routes if "*" in route.path]
+        self._free = [
+            (before.encode(), after.encode(), route)
+            for route in routes
+            for before, star, after in [route.path.partition("*")]
+            if star
+        ]
 
     def find(self, path: bytes, method: str) -> Route | None:
         route = self._exact.get(path)
@@ -91,7 +96,7 @@ class FastExchange:
         self.headers = headers
         self.body = b""
         self.received = received
-        self.on_left: Callable[[], None] | None = None
+        self.on_left: Callable[[], object] | None = None
         # What the parent reads and writes on a cycle:
         self.keep_alive = keep_alive
         self.response_complete = False
@@ -182,7 +187,8 @@ class CallProtocol(HttpToolsProtocol):
             self._begin_asgi()
             return
         path = raw_path.decode("ascii", "replace")
-        before, self.cycle = self.cycle, FastExchange(
+        before: Any = self.cycle
+        exchange: Any = FastExchange(
             self,
             route,
             method,
@@ -191,7 +197,8 @@ class CallProtocol(HttpToolsProtocol):
             self.headers,
             self._received,
             self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
-        )  # type: ignore[assignment]
+        )
+        self.cycle = exchange
         if before is not None and not before.response_complete:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
@@ -223,7 +230,8 @@ class CallProtocol(HttpToolsProtocol):
                 cycle.answer(self._max_event_bytes)
 
     def _is_queued(self, cycle: FastExchange) -> bool:
-        return any(waiting is cycle for waiting, _ in self.pipeline)
+        queued: Any = self.pipeline
+        return any(waiting is cycle for waiting, _ in queued)
 
     def _begin_asgi(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue

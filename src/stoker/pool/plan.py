@@ -27,7 +27,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -291,7 +293,7 @@ class Group:
         return ahead_s >= START_COST_S or now - self.moved_at >= STUCK_S
 
     def place(self) -> Entry | None:
-        """Where one more lease goes at once: behind others if that is soon, on a free one, or behind others."""
+        """Where one more lease goes at once: behind others if soon, on a free one, else behind others."""
         if self.queueing and (entry := self.queue_for(WAKE_S)):
             return entry
         if self.free:
@@ -347,7 +349,7 @@ class Plan:
         self._last_sandbox = 0
         self._prewarm = PrewarmChanged(0, 0)
         self._actions: list[Action] = []
-        self._handlers = {
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
             LeaseAsked: self._on_asked,
             LeaseWithdrawn: self._on_withdrawn,
             LeaseReturned: self._on_returned,
@@ -377,8 +379,9 @@ class Plan:
 
     def on(self, event: Event, now: float) -> list[Action]:
         """What is to be done now that `event` has happened. Events about what is over are ignored."""
-        self._actions = actions = []
-        self._handlers[type(event)](event, now)  # type: ignore[operator]
+        actions: list[Action] = []
+        self._actions = actions
+        self._handlers[type(event)](event, now)
         return actions
 
     def snapshot(self) -> Snapshot:
@@ -401,7 +404,8 @@ class Plan:
         group.last_asked = now
         group.prewarm_failed = False
         if need.memory_mb > self._budget_mb:
-            reason = f"the function needs {need.memory_mb} MB, all sandboxes together may use {self._budget_mb}"
+            have = f"all sandboxes together may use {self._budget_mb}"
+            reason = f"the function needs {need.memory_mb} MB, {have}"
             self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
         elif not group.waiting and (entry := group.place()):
             self._grant(event.lease, entry)

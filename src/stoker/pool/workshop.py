@@ -54,7 +54,9 @@ class Step:
 
     def sandbox_ended(self, ending: Ending, reason: str) -> None:
         if ending.out_of_memory:
-            self._finish(Status.OUT_OF_MEMORY, b"", FunctionError("OutOfMemory", "the build ran out of memory"))
+            self._finish(
+                Status.OUT_OF_MEMORY, b"", FunctionError("OutOfMemory", "the build ran out of memory")
+            )
         else:
             what = reason or f"exit code {ending.exit_code}, signal {ending.signal}"
             self._finish(Status.CRASHED, b"", FunctionError("Crashed", f"the build ended early: {what}"))
@@ -130,5 +132,3 @@ class Workshop:
             result_bytes=limits.result_bytes,
             environment={},
         )
-
-
