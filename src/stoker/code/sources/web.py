@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -86,7 +85,7 @@ class WebSource(Source):
             raise CodeUnavailable(f"{shown} redirects more than {MAX_REDIRECTS} times") from error
         except aiohttp.ClientConnectorError as error:
             reason = _words(error.os_error)
-            raise CodeUnavailable(f"{urlsplit(shown).netloc} cannot be reached: {reason}") from error
+            raise CodeUnavailable(f"{shown} cannot be reached: {reason}") from error
         except aiohttp.ClientError as error:
             raise CodeUnavailable(f"{shown} could not be read: {type(error).__name__}") from error
 
