@@ -15,12 +15,12 @@ from journeys.running import HELLO, RunningNode, free_port, running
 
 
 def test_an_unreachable_code_prefix_fails_each_call_with_its_address(sandbox: str) -> None:
-    prefix = f"http://127.0.0.1:{free_port()}/packages/"
-    with running(sandbox, USER_FUNCTION_URL_PREFIX=prefix) as node:
+    place = f"127.0.0.1:{free_port()}"
+    with running(sandbox, USER_FUNCTION_URL_PREFIX=f"http://{place}/packages/") as node:
         for _ in range(2):
             answer = node.execute("W1")
             assert answer.status == 500
-            assert f"{prefix}W1.zip" in answer.json["Message"]
+            assert answer.json["Message"] == f"{place} cannot be reached: Connection refused"
         assert node.ask("GET", "/health").status == 200
         assert node.ask("GET", "/prepare").status == 500
 
@@ -29,7 +29,7 @@ def test_without_a_code_prefix_the_answer_says_what_to_set(sandbox: str) -> None
     with running(sandbox, USER_FUNCTION_URL_PREFIX="") as node:
         answer = node.execute("W1")
         assert answer.status == 500
-        assert "USER_FUNCTION_URL_PREFIX" in answer.json["Message"]
+        assert answer.json["Message"] == "nothing says where packages are: set USER_FUNCTION_URL_PREFIX"
 
 
 def test_a_second_start_is_refused_and_the_first_goes_on(node: RunningNode) -> None:

@@ -215,6 +215,20 @@ def test_clear_with_images_forgets_the_code_too(node: RunningNode) -> None:
     assert (result(answer)["body"], meta(answer)["ImageBuilt"]) == ("Hello again", True)
 
 
+def test_clear_lets_a_running_call_finish(node: RunningNode) -> None:
+    nap = "import time\ndef lambda_handler(event, context):\n    time.sleep(1)\n    return 'rested'\n"
+    node.package("naps", {"main.py": nap})
+
+    def clear_meanwhile() -> Answer:
+        node.wait_for_pool(lambda pool: pool["busy"] > 0)
+        return node.ask("GET", "/clear?reset_images=true")
+
+    answer, cleared = together(lambda: node.execute("naps"), clear_meanwhile)
+    assert cleared.text == "done; reset_images=true"
+    assert result(answer) == "rested"
+    node.wait_for_pool(lambda pool: not pool["busy"] + pool["idle"] + pool["dying"])
+
+
 def test_prepare_builds_what_the_list_names(node: RunningNode) -> None:
     for name in ("L1", "L2"):
         node.package(name, {"main.py": HELLO})
