@@ -101,9 +101,13 @@ def _result(reply: client.Reply) -> Any:
 
 
 def _record(url: str, name: str, invocation: str) -> dict[str, Any]:
-    """What the node kept of the call; nothing, if it keeps none."""
-    reply = client.ask(url, "GET", f"/functions/{quote(name, safe='')}/logs?limit={RECENT}")
-    records = client.data(reply) if reply.status < 400 else []
+    """What the node kept of the call; nothing, if it keeps none, or has stopped since."""
+    try:
+        records = client.data(
+            client.ask(url, "GET", f"/functions/{quote(name, safe='')}/logs?limit={RECENT}")
+        )
+    except Failure:
+        return {}
     return next((record for record in records if record["id"] == invocation), {})
 
 
