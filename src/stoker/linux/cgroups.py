@@ -5,8 +5,10 @@ both (then the controllers are mostly on version 1) or none. What works is found
 never by a version number. Every group of ours stands below `stoker-<node id>` in a tree's root (or
 below the parent that the settings name), and nothing else is ever touched.
 
-A process joins by `joining`: descriptors that the child writes "0" to (version 1, about 50 µs), or the
-one that `clone3` takes (version 2; a write to `cgroup.procs` waits there for an RCU grace period, 9 ms).
+A process joins by `joining`. Version 1: descriptors that the child itself writes "0" to, those of `tasks`
+and not of `cgroup.procs`, because a thread that moves itself alone does not need the lock that makes a
+move wait for an RCU grace period (50 µs against up to 16 ms). Version 2 has no such way in: there it is
+the descriptor that `clone3` takes.
 """
 
 from __future__ import annotations
@@ -88,10 +90,14 @@ class Group:
     def remove(self) -> None:
         """HOLDS: every process in it has been waited for."""
         for folder in self._folders.values():
-            try:
-                folder.rmdir()
-            except FileNotFoundError:
-                pass
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
 
 
 def _bound_v1(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
@@ -242,6 +248,7 @@ class Groups:
                 _write(tree.root / self._parent / "cgroup.subtree_control", enable)
                 _write(folder / "cgroup.subtree_control", enable)
         except OSError:
+            _remove(folder)
             return False
         return True
 
@@ -250,11 +257,9 @@ class Groups:
         for tree in self.trees:
             folder = tree.root / self._path
             if folder.is_dir():
-                for child in [path for path in folder.iterdir() if path.is_dir()]:
-                    _empty(child)
-                    child.rmdir()
-                _empty(folder)
-                folder.rmdir()
+                for group in [*(path for path in folder.iterdir() if path.is_dir()), folder]:
+                    _empty(group)
+                    _remove(group)
 
 
 def _empty(folder: Path) -> None:

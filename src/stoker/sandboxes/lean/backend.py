@@ -120,7 +120,10 @@ class Backend(contract.Backend):
         found = self._groups.controllers
         # Processes are bounded without a cgroup as well: each sandbox has a user id of its own.
         return Abilities(
-            walls=True, limits_memory="memory" in found, limits_pids=True, measures=found >= {"memory", "cpu"}
+            walls=True,
+            limits_memory="memory" in found,
+            limits_pids=True,
+            measures="memory" in found and not found.isdisjoint({"cpu", "cpuacct"}),
         )
 
     def problems(self) -> list[Problem]:

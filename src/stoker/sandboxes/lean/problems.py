@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from stoker.linux.seccomp import is_available
 from stoker.linux.syscalls import OLD, is_supported_machine
 from stoker.sandboxes.contract import Problem
 
+# By number: DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_PTRACE, SYS_ADMIN,
+# SYS_RESOURCE, MKNOD. Root in a container has but a few of them.
+CAPABILITIES = (1, 3, 5, 6, 7, 8, 12, 19, 21, 24, 27)
 OLDEST = (5, 12)  # mount_setattr; the newest of what is needed
 
 
@@ -27,6 +31,15 @@ def find_problems() -> list[Problem]:
     if not is_available():
         found.append(Problem("libseccomp.so.2 is missing", "install it: apt install libseccomp2"))
     return found
+
+
+def has_capabilities() -> bool:
+    """Whether this root can do what the helper has to."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            held = int(line.split()[1], 16)
+            return all(held >> capability & 1 for capability in CAPABILITIES)
+    return False
 
 
 def kernel() -> tuple[int, ...]:

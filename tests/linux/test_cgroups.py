@@ -1,0 +1,126 @@
+"""The cgroup driver, on the trees this machine has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stoker.linux.cgroups import Bounds, Counts, Groups, Tree, find_trees
+from stoker.linux.syscalls import clone3
+from stoker.types import MEBIBYTE
+
+UNIFIED = Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")
+
+
+@pytest.fixture
+def groups(node_id: str) -> Iterator[Groups]:
+    trees = find_trees()
+    if not trees:
+        pytest.skip("no cgroup tree on this machine can be written")
+    groups = Groups(trees, node_id)
+    groups.sweep()
+    groups.open()
+    yield groups
+    groups.sweep()
+
+
+@pytest.fixture
+def version_2(node_id: str) -> Iterator[Groups]:
+    """Whatever tree of version 2 there is, be it without controllers."""
+    for root in UNIFIED:
+        if (root / "cgroup.controllers").exists() and os.access(root, os.W_OK):
+            groups = Groups((Tree(root, frozenset(), 2),), node_id)
+            (root / f"stoker-{node_id}").mkdir()
+            yield groups
+            groups.sweep()
+            return
+    pytest.skip("no cgroup tree of version 2 on this machine can be written")
+
+
+def sleeper(group_descriptors: list[int]) -> subprocess.Popen[bytes]:
+    """A process that joins by itself and then waits for ever."""
+
+    def join() -> None:
+        for descriptor in group_descriptors:
+            os.write(descriptor, b"0")
+
+    process = subprocess.Popen(["/bin/sleep", "infinity"], preexec_fn=join)  # noqa: PLW1509 - one thread
+    for descriptor in group_descriptors:
+        os.close(descriptor)
+    return process
+
+
+def test_a_group_bounds_counts_and_goes(groups: Groups) -> None:
+    group = groups.group("one")
+    group.make()
+    group.bound(Bounds(memory_bytes=64 * MEBIBYTE, pids=10, millicpus=500))
+    process = sleeper(group.joining())
+    assert group.processes() == {process.pid}
+    counts = group.counts()
+    assert counts.oom_kills == 0
+    assert counts.memory_peak_bytes is None or 0 < counts.memory_peak_bytes < 64 * MEBIBYTE
+    process.kill()
+    process.wait()
+    group.remove()
+    group.remove()
+    assert group.counts() == Counts()
+
+
+def test_a_group_is_not_made_twice(groups: Groups) -> None:
+    groups.group("one").make()
+    with pytest.raises(FileExistsError):
+        groups.group("one").make()
+
+
+def test_a_sweep_ends_what_is_inside_and_leaves_nothing(groups: Groups, node_id: str) -> None:
+    group = groups.group("one")
+    group.make()
+    process = sleeper(group.joining())
+    groups.sweep()
+    assert process.wait() == -signal.SIGKILL
+    assert list(Path("/sys/fs/cgroup").glob(f"*/stoker-{node_id}")) == []
+
+
+def test_a_sweep_touches_no_other_nodes_groups(groups: Groups, node_id: str) -> None:
+    other = Groups(groups.trees, f"{node_id}x")
+    other.open()
+    groups.sweep()
+    assert all((tree.root / f"stoker-{node_id}x").is_dir() for tree in groups.trees)
+    other.sweep()
+
+
+def test_a_tree_that_takes_no_group_is_forgotten(groups: Groups, node_id: str) -> None:
+    closed = Groups((Tree(Path("/proc"), frozenset({"memory"}), 1),), node_id)
+    closed.open()
+    assert (closed.trees, closed.controllers) == ((), frozenset())
+
+
+def test_without_any_tree_nothing_is_bounded_and_nothing_fails(node_id: str) -> None:
+    groups = Groups((), node_id)
+    groups.open()
+    group = groups.group("one")
+    group.make()
+    group.bound(Bounds(memory_bytes=MEBIBYTE, pids=1, millicpus=1))
+    assert (group.joining(), group.counts(), group.processes()) == ([], Counts(), set())
+    group.remove()
+    groups.sweep()
+
+
+def test_a_child_is_born_into_a_group_of_version_2(version_2: Groups) -> None:
+    group = version_2.group("one")
+    group.make()
+    (descriptor,) = group.joining()
+    pid, pidfd = clone3(0, signal.SIGCHLD, descriptor)
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    os.close(descriptor)
+    assert group.processes() == {pid}
+    version_2.sweep()
+    assert os.waitpid(pid, 0) == (pid, signal.SIGKILL)
+    os.close(pidfd)
