@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +31,7 @@ class Demo:
     def __init__(self, home: Path, port: int) -> None:
         self.home = home
         self.port = port
+        self.connection = http.client.HTTPConnection("127.0.0.1", port)
         clean = {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}
         sandbox = "lean" if os.geteuid() == 0 else "process"
         self.environment = clean | {
@@ -44,11 +46,13 @@ class Demo:
 
     def call(self, name: str) -> tuple[float, dict[str, float], object]:
         """Milliseconds at the client, the phases as the reply tells them, and the answer."""
-        url = f"http://127.0.0.1:{self.port}/functions/{name}/call"
         began = time.perf_counter()
-        with urllib.request.urlopen(url, json.dumps({"name": "Stoker"}).encode()) as reply:
-            body = reply.read()
+        self.connection.request("POST", f"/functions/{name}/call", json.dumps({"name": "Stoker"}))
+        reply = self.connection.getresponse()
+        body = reply.read()
         took = (time.perf_counter() - began) * 1000
+        if reply.status != HTTPStatus.OK:
+            raise RuntimeError(f"{name}: {reply.status} {body.decode()}")
         return took, phases(reply.headers["Server-Timing"]), json.loads(body)
 
 
@@ -73,7 +77,7 @@ def functions() -> list[str]:
 def show(demo: Demo, names: list[str]) -> Table:
     table = Table("function", "call", *(f"{phase} ms" for phase in PHASES), "client ms", "answer")
     for name in names:
-        for temperature in ("cold", "warm", "warm"):
+        for temperature in ("cold", "warm", "warm", "warm"):
             took, parts, answer = demo.call(name)
             times = [f"{parts.get(phase, 0):.2f}" for phase in PHASES]
             table.add_row(name, temperature, *times, f"{took:.2f}", json.dumps(answer))
@@ -90,10 +94,11 @@ def main() -> int:
         try:
             for name in names:
                 demo.stoker("deploy", str(EXAMPLES / name))
-            Console(width=max(120, Console().width)).print(show(demo, names))
+            Console(width=max(150, Console().width)).print(show(demo, names))
         finally:
+            demo.connection.close()
             demo.stoker("stop")
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, RuntimeError) as error:
         print(f"scripts/demo: {error}", file=sys.stderr)
         for log in home.glob("*.log"):
             print(log.read_text(), file=sys.stderr)
