@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import subprocess
 import sys
 
@@ -92,7 +93,9 @@ async def test_bytecode_is_there_and_does_not_mind_the_time(open_room, put):
     for source in ("main", "sub/mod"):
         folder, _, name = source.rpartition("/")
         compiled = pin.version.folder / folder / "__pycache__" / f"{name}.{tag}.pyc"
-        assert compiled.read_bytes()[4:8] == (1).to_bytes(4, "little")  # hash-based, unchecked
+        data = compiled.read_bytes()
+        assert data[4:8] == (1).to_bytes(4, "little")  # hash-based, unchecked
+        assert marshal.loads(data[16:]).co_filename == f"/app/function/{source}.py"
     pin.release()
 
 

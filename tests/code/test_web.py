@@ -232,7 +232,8 @@ async def test_a_redirect_never_leads_to_a_file(serve, tmp_path):
 async def test_an_unreachable_host_is_named_without_credentials(free_port, tmp_path):
     with pytest.raises(CodeUnavailable) as caught:
         await open_source(f"http://me:secret@127.0.0.1:{free_port}/", MEBIBYTE).fetch("W1", tmp_path / "x")
-    assert caught.value.message == f"http://127.0.0.1:{free_port}/W1.zip cannot be reached: Connection refused"
+    address = f"http://127.0.0.1:{free_port}/W1.zip"
+    assert caught.value.message == f"{address} cannot be reached: Connection refused"
 
 
 async def test_a_host_without_a_name_is_told(tmp_path):

@@ -29,6 +29,7 @@ from stoker.code.terms import Terms
 from stoker.code.tooling import builder_launch
 from stoker.code.trash import Trash
 from stoker.errors import BadCode, BuildFailed, NodeError, StorageFull
+from stoker.sandboxes.contract import CODE_PATH
 from stoker.types import MEBIBYTE, Function, Limits, Network, Outcome, Status
 
 __all__ = ["Builder", "Workshop", "builder_launch"]
@@ -133,6 +134,7 @@ class _Build:
         declares = any((root / name).is_file() for name in DECLARATIONS)
         where = str(root.relative_to(self._work / "tree"))
         event: dict[str, object] = {"root": where, "runtime": function.runtime, "version": function.version}
+        event["code_path"] = CODE_PATH
         await self._step("prepare", event, Network.HOST if declares else Network.NONE)
 
     def _finish(self, root: Path) -> Contents:
@@ -157,6 +159,7 @@ class _Build:
         try:
             await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
+                watch.result()
                 raise too_large(self._terms.build_size_bytes, self._terms.build_members)
             return await work
         finally:

@@ -28,6 +28,7 @@ class Luggage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shows: dict[str, Show] = {}
+        self._copies: dict[Path, str | None] = {}
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         self._owner = os.stat(folder.parent)
@@ -54,8 +55,13 @@ class Luggage:
         return self._pack(copy)
 
     def copy(self, path: Path) -> str | None:
-        """A copy of a file of the host; its path inside, None when it cannot be read."""
-        copy = self._folder / f"{len(list(self._folder.iterdir()))}-{path.name}"
+        """A copy of a file of the host, one for each; its path inside, None when it cannot be read."""
+        if path not in self._copies:
+            self._copies[path] = self._copy(path)
+        return self._copies[path]
+
+    def _copy(self, path: Path) -> str | None:
+        copy = self._folder / f"{len(self._copies) + 1}-{path.name}"
         try:
             with open(path, "rb") as file:
                 copy.write_bytes(file.read(MAX_FILE_BYTES))

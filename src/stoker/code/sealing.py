@@ -85,13 +85,16 @@ def _walk(
         try:
             if opening:
                 os.chmod(place, 0o700)
-            yield place, os.lstat(place)
+            info = os.lstat(place)
+            yield place, info
+            if not stat.S_ISDIR(info.st_mode):
+                continue
             with os.scandir(place) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
                     else:
                         yield entry.path, entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if not moving:
                 raise

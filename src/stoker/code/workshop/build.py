@@ -52,7 +52,7 @@ def unpack(workspace: str, event: dict[str, Any]) -> dict[str, int]:
 def prepare(workspace: str, event: dict[str, Any]) -> None:
     """What the function's own language needs done once: dependencies installed, bytecode compiled."""
     root = os.path.join(workspace, "tree", event["root"])
-    place = dependencies.Place(workspace, root, event["runtime"], event["version"])
+    place = dependencies.Place(workspace, root, event["runtime"], event["version"], event["code_path"])
     preparer = dependencies.PREPARERS.get(place.runtime)
     if preparer is not None:
         preparer(place)

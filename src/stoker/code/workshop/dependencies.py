@@ -41,6 +41,8 @@ class Place:
     root: str
     runtime: str
     version: str
+    code_path: str
+    """Where calls will see the folder."""
 
     def tool(self) -> str:
         """The function's own interpreter, as the sandbox sees it."""
@@ -98,9 +100,9 @@ def prepare_python(place: Place) -> None:
     wanted = list(_wanted(declared, place.root)) if os.path.isfile(declared) else []
     if any(_name_of(line) or _is_reference(line) for line in wanted):
         _install_python(python, wanted, place)
-    # Hash-based files that are never checked hold whatever the files' times become. What cannot be
-    # compiled says so when it is imported.
-    arguments = ["-qq", "-f", "--invalidation-mode", "unchecked-hash", place.root]
+    # Hash-based files that are never checked hold whatever the files' times become, and those that bear
+    # the final path need not be corrected at each import. What cannot be compiled says so when imported.
+    arguments = ["-qq", "-f", "--invalidation-mode", "unchecked-hash", "-d", place.code_path, place.root]
     try:
         _run([python, "-I", "-m", "compileall", *arguments], place)
     except ToolFailed:
