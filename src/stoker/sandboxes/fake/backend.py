@@ -138,8 +138,7 @@ class Sandbox(contract.Sandbox):
         self._settle(Ending(destroyed=True, usage=_USAGE))
         if self._server is not None:
             self._server.abort()
-        else:
-            self._inner.close()
+        self._inner.close()
         self.channel.close()
         os.close(self._permits)
         os.close(self.stdout)
