@@ -215,8 +215,6 @@ class Helper:
             pass
         if sandbox.status < 0:
             sandbox.status = status
-        else:
-            sandbox.is_destroyed = False  # asked for, but its program was faster
         self._loop.unwatch(sandbox.pidfd)
         self._finish(sandbox)
 
