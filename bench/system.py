@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import leaks
 from bench.client import Failed
 from bench.probes import free_port, wait_until_it_answers
 
@@ -75,7 +75,7 @@ def running(sandbox: str) -> Iterator[System]:
         yield System(port, process.pid, folder / HOME)
     finally:
         stop(process)
-        shutil.rmtree(folder)
+        leaks.remove(folder)
 
 
 def start(port: int, folder: Path, sandbox: str) -> subprocess.Popen[bytes]:
@@ -122,4 +122,4 @@ def first_answer_ms(sandbox: str) -> float:
         return (time.perf_counter() - began) * 1000
     finally:
         stop(process)
-        shutil.rmtree(folder)
+        leaks.remove(folder)

@@ -104,7 +104,7 @@ def main() -> int:
             print(log.read_text(), file=sys.stderr)
         return 1
     finally:
-        shutil.rmtree(home)
+        leaks.remove(home)
     left = leaks.left([str(home), Settings(home=home).node_id])
     print(*left or ["nothing is left: no process, mount, cgroup or file"], sep="\n")
     return 1 if left else 0

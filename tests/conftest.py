@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -78,7 +77,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     folder = config.stash[FOLDER]
     gc.collect()
-    shutil.rmtree(folder, ignore_errors=True)
+    leaks.remove(folder)
     things = [*leaks.left(config.stash[MARKS]), *leaks.zombies()]
     if things:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
