@@ -7,6 +7,7 @@ run tells its own leavings from those of other nodes on the same machine.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
@@ -77,7 +78,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     folder = config.stash[FOLDER]
     gc.collect()
-    leaks.remove(folder)
+    with contextlib.suppress(OSError):  # what cannot be removed is found below
+        leaks.remove(folder)
     things = [*leaks.left(config.stash[MARKS]), *leaks.zombies()]
     if things:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
