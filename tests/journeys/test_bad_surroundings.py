@@ -15,12 +15,12 @@ from journeys.running import HELLO, RunningNode, free_port, running
 
 
 def test_an_unreachable_code_prefix_fails_each_call_with_its_address(sandbox: str) -> None:
-    place = f"127.0.0.1:{free_port()}"
-    with running(sandbox, USER_FUNCTION_URL_PREFIX=f"http://{place}/packages/") as node:
+    prefix = f"http://127.0.0.1:{free_port()}/packages/"
+    with running(sandbox, USER_FUNCTION_URL_PREFIX=prefix) as node:
         for _ in range(2):
             answer = node.execute("W1")
             assert answer.status == 500
-            assert answer.json["Message"] == f"{place} cannot be reached: Connection refused"
+            assert answer.json["Message"] == f"{prefix}W1.zip cannot be reached: Connection refused"
         assert node.ask("GET", "/health").status == 200
         assert node.ask("GET", "/prepare").status == 500
 
