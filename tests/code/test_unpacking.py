@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import struct
+import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from code_room import hello, tar_of, zip_of
+from code_room import PYTHON, STEPS, hello, tar_of, zip_of
 from stoker.types import Limits, Network
 
 MEBIBYTE = 1024 * 1024
@@ -287,3 +288,58 @@ async def test_a_tar_header_of_a_gigabyte_is_refused_within_bounds(unpack):
     parts = [packer.compress(header.tobuf())] + [packer.compress(bytes(MEBIBYTE)) for _ in range(200)]
     done = await unpack(b"".join(parts) + packer.flush(), max_bytes=64 * MEBIBYTE)
     assert "more bytes than allowed" in done.message or "memory" in done.message
+
+
+DAMAGED = """
+import io, os, random, resource, shutil, sys, tarfile, tempfile, zipfile
+sys.path.insert(0, sys.argv[1])
+import unpacking
+
+def damaged(data, random):
+    data = bytearray(data)
+    for _ in range(random.choice((1, 1, 2, 3, 8))):
+        at = random.randrange(len(data))
+        match random.randrange(4):
+            case 0: data[at] = random.randrange(256)
+            case 1: data[at] ^= 1 << random.randrange(8)
+            case 2: del data[at : at + random.randrange(1, 30)]
+            case 3: data[at : at + 4] = random.choice((b"\\xff" * 4, b"\\0" * 4, b"\\x7f\\xff\\xff\\xff", b"../."))
+        data = data or bytearray(b"x")
+    return bytes(data)
+
+seeds = [bytes.fromhex(line) for line in sys.stdin.read().split()]
+random, ends, top = random.Random(11), {"whole": 0, "rejected": 0}, os.path.realpath(sys.argv[2])
+for number in range(3000):
+    shutil.rmtree(top)
+    os.makedirs(tree := top + "/tree")
+    with open(top + "/package", "wb") as package:
+        package.write(damaged(random.choice(seeds), random))
+    try:
+        unpacking.unpack(top + "/package", tree, unpacking.Caps(100, 1 << 20))
+        ends["whole"] += 1
+    except unpacking.Rejected:
+        ends["rejected"] += 1
+    for place, folders, files in os.walk(tree):
+        for name in folders + files:
+            assert os.path.realpath(os.path.join(place, name)).startswith(tree + "/"), name
+assert os.listdir(os.path.dirname(top)) == [os.path.basename(top)]
+print(ends)
+"""
+
+
+def test_damaged_archives_are_refused_or_harmless(folder: Path):
+    """Thousands of archives with bits turned, bytes lost, sizes and names made large: never another end."""
+    links = tar(
+        ("W1/a", b"x"), entry("W1/l", tarfile.SYMTYPE, "a"), entry("W1/h", tarfile.LNKTYPE, "W1/a"), mode="w"
+    )
+    seeds = [zip_of(hello("W1")), tar_of(hello("W1"), "w"), links, gzip.compress(links)]
+    (folder / "top").mkdir()
+    done = subprocess.run(
+        [PYTHON, "-I", "-c", DAMAGED, STEPS, folder / "top"],
+        input="\n".join(seed.hex() for seed in seeds),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'whole': 0" not in done.stdout and "'rejected': 0" not in done.stdout

@@ -9,6 +9,7 @@ out, never taken from what the archive says of itself. Modes are ours: a+rX, u+w
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import os
@@ -85,7 +86,8 @@ def unpack(package: str, folder: str, caps: Caps) -> dict[str, int]:
         except _BROKEN as error:
             raise Rejected(f"the archive is broken: {str(error) or type(error).__name__}") from error
         except OSError as error:
-            if error.errno is not None:
+            # Without a number: said by a decompressor. EINVAL: a zip that points before its beginning.
+            if error.errno not in (None, errno.EINVAL):
                 raise
             raise Rejected(f"the archive is broken: {error}") from error
     tree.make_links()
