@@ -6,7 +6,7 @@ from typing import get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stoker.errors import SettingsError
@@ -151,6 +151,8 @@ def test_a_folder_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
         ("STOKER_SANDBOX", "../lean", "sandbox is a backend's name, such as lean"),
         ("STOKER_HOST", "a b", "host is an address"),
         ("STOKER_HOME", "a\0b", "home is a path"),
+        ("STOKER_HOME", "\ud800", "home is a path"),
+        ("STOKER_PORT", "\udcff", "port is a whole number from 0 to 65535"),
         ("STOKER_USER", "a:b", "user is the name of a user"),
         ("USING_REST_MODE", "maybe", "rest_mode is true or false"),
         ("CONTAINER_POOL_LIMIT", "-2", "pool_limit is a whole number from -1 to 100000"),
@@ -178,6 +180,8 @@ def test_no_number_is_infinite_negative_or_none_at_all(key: Key, value: str) -> 
     assert "is not allowed" in refusal(environ={key.env[0]: value})
 
 
+@example(name="port", value="\ud800")
+@example(name="home", value="\ud800")
 @given(value=st.text(st.characters(exclude_characters="\0"), max_size=30), name=st.sampled_from(list(keys())))
 def test_whatever_is_written_ends_as_a_setting_or_a_refusal(name: str, value: str) -> None:
     try:

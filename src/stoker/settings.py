@@ -219,11 +219,18 @@ def _user_home(environ: Mapping[str, str]) -> Path:
 
 def _folder(given: Given, environ: Mapping[str, str]) -> Path:
     text = str(given.value)
-    if not text or "\0" in text:
+    if not text or "\0" in text or not _is_file_name(text):
         raise _refusal(given)
     if text == "~" or text.startswith("~/"):
         text = f"{_user_home(environ)}{text[1:]}"
     return Path(os.path.normpath(given.folder / text))
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        return bool(os.fsencode(text))
+    except UnicodeEncodeError:
+        return False
 
 
 def _find_file(said: object, cwd: Path, home: Path) -> Path | None:
@@ -296,7 +303,7 @@ def _value(given: Given, environ: Mapping[str, str]) -> object:
             return None
     try:
         return msgspec.convert(value, given.key.hint, strict=False)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         raise _refusal(given) from None
 
 
