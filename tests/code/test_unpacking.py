@@ -303,7 +303,7 @@ def damaged(data, random):
             case 0: data[at] = random.randrange(256)
             case 1: data[at] ^= 1 << random.randrange(8)
             case 2: del data[at : at + random.randrange(1, 30)]
-            case 3: data[at : at + 4] = random.choice((b"\\xff" * 4, b"\\0" * 4, b"\\x7f\\xff\\xff\\xff", b"../."))
+            case 3: data[at : at + 4] = random.choice((b"\\xff" * 4, bytes(4), b"\\x7f\\xff" * 2, b"../."))
         data = data or bytearray(b"x")
     return bytes(data)
 
