@@ -25,6 +25,7 @@ HEADER = struct.Struct("!IBI")
 CALL_HEAD = struct.Struct("!IBI16sI")
 TIMES = struct.Struct("!QQ")
 EXIT = struct.Struct("!iiQ")
+LOAD_TIME = struct.Struct("!Q")
 
 SLACK = MEBIBYTE  # what a frame may be longer than the largest result: heads, an error's stack
 MAX_ERROR = MEBIBYTE
@@ -86,6 +87,8 @@ class Session(asyncio.Protocol):
         self._queued: list[bytes] = []
         self._last_call = 0
         self._transport: asyncio.Transport | None = None
+        self._is_greeted = False
+        self._is_loaded = False
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -169,7 +172,7 @@ class Session(asyncio.Protocol):
                 break
             try:
                 self._receive(kind, number, data[start + HEADER.size : end])
-            except (struct.error, msgspec.DecodeError, KeyError, IndexError) as error:
+            except (struct.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self._end(f"a malformed frame of kind {kind:#x}: {error}")
             if self._is_over:
                 return
@@ -185,28 +188,47 @@ class Session(asyncio.Protocol):
         return length > self._max_frame or len(self._buffer) >= HEADER.size + length
 
     def _receive(self, kind: int, number: int, payload: bytes) -> None:
-        if kind == RESULT:
-            listener = self._calls.pop(number, None)
+        if not self._is_loaded:
+            self._receive_early(kind, number, payload)
+        elif kind == RESULT:
+            listener = self._forget_answered(number)
             if listener is not None:
                 run_ns, cpu_ns = TIMES.unpack_from(payload)
                 listener.answered(run_ns, cpu_ns, payload[TIMES.size :])
         elif kind == LOG:
-            if number in self._calls:
+            if number in self._calls and payload:
                 self._calls[number].wrote(payload[0], payload[1:])
-        elif kind == ERROR:
-            self._receive_error(number, payload)
-        elif kind == EXITED:
-            listener = self._calls.pop(number, None)
+        elif kind == ERROR and number:
+            listener = self._forget_answered(number)
+            run_ns, cpu_ns = TIMES.unpack_from(payload)
+            error = _read_error(payload)
             if listener is not None:
-                listener.exited(*EXIT.unpack(payload))
+                listener.raised(run_ns, cpu_ns, error)
+        elif kind == EXITED:
+            listener = self._forget_answered(number)
+            exit_code, signal, cpu_ns = EXIT.unpack(payload)
+            if listener is not None:
+                listener.exited(exit_code, signal, cpu_ns)
         elif kind in (RESULT | MORE, DATA_OUT | MORE, DATA_OUT):
             self._receive_part(kind, number, payload)
-        elif kind == LOADED:
-            self._listener.loaded(struct.unpack("!Q", payload)[0])
-        elif kind == HELLO:
-            self._receive_hello(payload)
         else:
-            self._end(f"a frame of unknown kind {kind:#x}")
+            self._end(f"a frame of kind {kind:#x}, unknown or too late")
+
+    def _receive_early(self, kind: int, number: int, payload: bytes) -> None:
+        """What may come before any call's end, each at most once and in this order."""
+        if kind == HELLO and not self._is_greeted:
+            self._is_greeted = True
+            self._receive_hello(payload)
+        elif kind == LOADED and self._is_greeted:
+            load_ns = LOAD_TIME.unpack(payload)[0]
+            self._is_loaded = True
+            self._listener.loaded(load_ns)
+        elif kind == ERROR and self._is_greeted and not number:
+            error = _read_error(payload)
+            self._is_loaded = True
+            self._listener.load_failed(error)
+        else:
+            self._end(f"a frame of kind {kind:#x}, unknown or too early")
 
     def _receive_hello(self, payload: bytes) -> None:
         hello = _decode_hello(payload)
@@ -215,20 +237,6 @@ class Session(asyncio.Protocol):
         else:
             self._end(f"wire version {hello.wire}, this node speaks {WIRE}")
 
-    def _receive_error(self, number: int, payload: bytes) -> None:
-        run_ns, cpu_ns = TIMES.unpack_from(payload)
-        if len(payload) > MAX_ERROR:
-            error = FunctionError("Error", "the function's error was too large to be kept")
-        else:
-            error = _decode_error(payload[TIMES.size :])
-        if number == 0:
-            self._listener.load_failed(error)
-            return
-        listener = self._calls.pop(number, None)
-        if listener is not None:
-            self._parts.pop(number, None)
-            listener.raised(run_ns, cpu_ns, error)
-
     def _receive_part(self, kind: int, number: int, payload: bytes) -> None:
         if number not in self._calls:
             return
@@ -236,16 +244,33 @@ class Session(asyncio.Protocol):
             run_ns, cpu_ns = TIMES.unpack_from(payload)
             self._parts[number] = (run_ns, cpu_ns, bytearray(payload[TIMES.size :]))
             return
+        if number not in self._parts:
+            self._end(f"a part of a result that was not begun, in a frame of kind {kind:#x}")
+            return
         run_ns, cpu_ns, joined = self._parts[number]
         joined += payload
         if len(joined) > self._result_bytes:
             self._end(f"a result of more than {self._result_bytes} bytes")
         elif kind == DATA_OUT:
-            del self._parts[number]
-            self._calls.pop(number).answered(run_ns, cpu_ns, bytes(joined))
+            listener = self._forget_answered(number)
+            assert listener is not None
+            listener.answered(run_ns, cpu_ns, bytes(joined))
+
+    def _forget_answered(self, number: int) -> CallListener | None:
+        """The listener of a call that ends here; nobody hears of it again."""
+        if self._parts:
+            self._parts.pop(number, None)
+        return self._calls.pop(number, None)
 
     def _end(self, reason: str) -> None:
         if self._is_over:
             return
         self.close()
         self._listener.session_ended(reason)
+
+
+def _read_error(payload: bytes) -> FunctionError:
+    """The error behind an ERROR's numbers. Raises DecodeError, UnicodeDecodeError, RecursionError."""
+    if len(payload) > MAX_ERROR:
+        return FunctionError("Error", "the function's error was too large to be kept")
+    return _decode_error(payload[TIMES.size :])
