@@ -234,6 +234,18 @@ async def test_the_end_of_a_steps_sandbox_is_told_apart(open_room, put, status, 
     assert words in await fails(room, "front/W1", BuildFailed)
 
 
+@pytest.mark.parametrize("result", [b"", b"[]", b'{"ok": false, "kind": "root"}', b"\xff" * 100, b"[" * 5000])
+async def test_an_answer_that_a_step_cannot_give_is_a_failed_build(open_room, put, result):
+    put("W1")
+    room = await open_room()
+
+    async def run(*_: object) -> Outcome:
+        return Outcome(invocation="", function="", status=Status.OK, result=result, phases=Phases())
+
+    room.bench.run = run  # type: ignore[method-assign]
+    assert "no answer of its own" in await fails(room, "front/W1", BuildFailed)
+
+
 KILLED = """
 import asyncio, os, sys
 from pathlib import Path

@@ -199,6 +199,14 @@ def test_a_second_start_begins_with_nothing_of_the_first(build, user, home):
     assert all("first" not in path.read_text() for path in (home / "build-settings").iterdir())
 
 
+def test_a_link_in_the_place_of_the_folder_is_not_followed(build, home, tmp_path):
+    (tmp_path / "victim").mkdir()
+    (home / "build-settings").symlink_to(tmp_path / "victim")
+    build()
+    assert list((tmp_path / "victim").iterdir()) == []
+    assert (home / "build-settings/pip.conf").is_file()
+
+
 def test_what_cannot_be_read_is_left_out(build, tmp_path):
     assert build(SSL_CERT_FILE=str(tmp_path / "no.pem")).environment["SSL_CERT_FILE"] == str(
         tmp_path / "no.pem"

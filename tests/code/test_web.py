@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -239,3 +241,25 @@ async def test_an_unreachable_host_is_named_without_credentials(free_port, tmp_p
 async def test_a_host_without_a_name_is_told(tmp_path):
     with pytest.raises(CodeUnavailable, match=r"nowhere\.invalid/W1\.zip cannot be reached"):
         await open_source("http://nowhere.invalid/", MEBIBYTE).fetch("W1", tmp_path / "x")
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_told(free_port, tmp_path):
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    subject = ["-subj", "/CN=localhost", "-days", "1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(nothing, "localhost", free_port, ssl=context):
+        with pytest.raises(CodeUnavailable, match=r"certificate that is not trusted: self.signed"):
+            await open_source(f"https://localhost:{free_port}/", MEBIBYTE).fetch("W1", tmp_path / "x")
+
+
+async def test_a_server_that_speaks_no_tls_is_told(serve, tmp_path):
+    address = (await serve(files())).replace("http://", "https://")
+    with pytest.raises(CodeUnavailable, match=r"W1\.zip"):
+        await open_source(address, MEBIBYTE).fetch("W1", tmp_path / "x")

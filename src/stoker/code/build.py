@@ -16,7 +16,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import msgspec
 
@@ -43,6 +43,15 @@ FAILURES: dict[str, type[NodeError]] = {
     "storage_full": StorageFull,
 }
 TAIL_CHARACTERS = 1000
+MESSAGE_CHARACTERS = 4000
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a step says at its end."""
+
+    ok: bool
+    kind: Literal["bad_code", "build_failed", "storage_full"] = "build_failed"
+    message: str = ""
 
 
 class Workshop(Protocol):
@@ -149,9 +158,9 @@ class _Build:
         outcome = await self._watched(asyncio.ensure_future(work))
         if outcome.status is not Status.OK:
             self._fail(step, outcome)
-        answer: dict[str, Any] = msgspec.json.decode(outcome.result)
-        if not answer["ok"]:
-            raise FAILURES[answer["kind"]](f"{self._key}: {answer['message']}")
+        answer = _read(outcome.result)
+        if not answer.ok:
+            raise FAILURES[answer.kind](f"{self._key}: {answer.message[:MESSAGE_CHARACTERS]}")
 
     async def _watched(self, work: asyncio.Future[Outcome]) -> Outcome:
         """The step's outcome; ended when it fills more of the disk than it may."""
@@ -184,6 +193,14 @@ class _Build:
             message = f"ended early: {error.type}: {error.message}" if error else "ended early"
         output = (outcome.logs.stdout + outcome.logs.stderr).decode("utf-8", "replace").strip()
         raise BuildFailed(f"{self._key}: the step '{step}' {message}\n{output[-TAIL_CHARACTERS:]}".strip())
+
+
+def _read(result: bytes) -> Answer:
+    """A step's answer; the programs that it runs can reach its memory, so it may be anything."""
+    try:
+        return msgspec.json.decode(result, type=Answer)
+    except msgspec.DecodeError as error:
+        return Answer(False, message=f"the step gave no answer of its own: {error}")
 
 
 def take(top: Path, parts: tuple[str, ...], target: Path) -> None:

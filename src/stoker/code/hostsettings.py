@@ -42,7 +42,7 @@ def pip_settings(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]
         key = _dashed(name.removeprefix("PIP_"))
         if name.startswith("PIP_") and key not in PIP_OURS:
             settings[name] = _taken_along(value, luggage)
-    settings["PIP_CONFIG_FILE"] = luggage.write("pip.conf", _merged(pip_files(environ), luggage))
+    settings["PIP_CONFIG_FILE"] = luggage.write("pip.conf", _merged(pip_files(environ), luggage).encode())
     return settings
 
 
@@ -100,7 +100,7 @@ def npm_settings(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]
     for level, file in npm_files(environ).items():
         text = file.read_text("utf-8", "replace") if _is_readable(file) else ""
         lines = list(_npm_lines(text, luggage))
-        settings[f"npm_config_{level}config"] = luggage.write(f"{level}.npmrc", "".join(lines))
+        settings[f"npm_config_{level}config"] = luggage.write(f"{level}.npmrc", "".join(lines).encode())
         settings |= {name: environ[name] for name in _VARIABLE.findall("".join(lines)) if name in environ}
     return settings
 

@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from stoker.errors import SettingsError
 from stoker.sandboxes.contract import Show
 from stoker.types import MEBIBYTE
 
@@ -23,16 +25,31 @@ log = logging.getLogger(__name__)
 
 
 class Luggage:
-    """Collects what builds are to see, and copies what only root may read into one private folder."""
+    """Collects what builds are to see, and copies what only root may read into one private folder.
+
+    HOLDS: root may be at work here in a home that belongs to somebody else, whose processes may be
+    alive. So the folder is ours alone until everything is in it, and nothing in it is named by a path.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shows: dict[str, Show] = {}
         self._copies: dict[Path, str | None] = {}
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True)
-        self._owner = os.stat(folder.parent)
-        self._give(folder, 0o700)
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        _clear(self._folder)
+        self._folder.mkdir(0o700)
+        self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if os.fstat(self._descriptor).st_uid != os.geteuid():
+            raise SettingsError(
+                f"{self._folder} was exchanged while it was made; who else writes to the home?"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give(self._descriptor, 0o700)
+        os.close(self._descriptor)
 
     @property
     def shows(self) -> tuple[Show, ...]:
@@ -48,11 +65,16 @@ class Luggage:
         if folder.is_dir() and path != "/" and not f"{path}/".startswith(ALWAYS_SEEN):
             self.show(folder.resolve(), path)
 
-    def write(self, name: str, text: str) -> str:
+    def write(self, name: str, content: bytes) -> str:
         """A file of ours; its path inside."""
-        copy = self._folder / name
-        copy.write_text(text, "utf-8")
-        return self._pack(copy)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, 0o600, dir_fd=self._descriptor), "wb") as file:
+            file.write(content)
+            # Readable for the sandbox's own user; who is not in a build is stopped by the folder's mode.
+            self._give(file.fileno(), 0o644)
+        target = f"{INSIDE}/{name}"
+        self.show(self._folder / name, target)
+        return target
 
     def copy(self, path: Path) -> str | None:
         """A copy of a file of the host, one for each; its path inside, None when it cannot be read."""
@@ -61,26 +83,20 @@ class Luggage:
         return self._copies[path]
 
     def _copy(self, path: Path) -> str | None:
-        copy = self._folder / f"{len(self._copies) + 1}-{path.name}"
         try:
             with open(path, "rb") as file:
-                copy.write_bytes(file.read(MAX_FILE_BYTES))
+                content = file.read(MAX_FILE_BYTES)
         except OSError as error:
             log.warning("%s is named by a setting for builds, but cannot be read: %s", path, error.strerror)
             return None
-        return self._pack(copy)
+        return self.write(f"{len(self._copies) + 1}-{path.name}", content)
 
-    def _pack(self, copy: Path) -> str:
-        # Readable for the sandbox's own user; who is not in a build is stopped by the folder's mode.
-        self._give(copy, 0o644)
-        target = f"{INSIDE}/{copy.name}"
-        self.show(copy, target)
-        return target
-
-    def _give(self, path: Path, mode: int) -> None:
-        path.chmod(mode)
+    def _give(self, descriptor: int, mode: int) -> None:
+        """To the owner of the home."""
+        os.fchmod(descriptor, mode)
         if os.geteuid() == 0:
-            os.chown(path, self._owner.st_uid, self._owner.st_gid)
+            owner = os.stat(self._folder.parent)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
     def take_along(self, word: str) -> str:
         """What a word of a setting must become inside: paths are taken along, all else stays itself."""
@@ -95,6 +111,14 @@ class Luggage:
         for folder in linked_folders(path):
             self.show_folder(folder)
         return word if is_url else str(path)
+
+
+def _clear(folder: Path) -> None:
+    """Nothing of an earlier start, nor what somebody put in its place."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def linked_folders(index: Path) -> set[Path]:

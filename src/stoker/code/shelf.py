@@ -104,14 +104,14 @@ class Shelf:
         self._place.mkdir(mode=0o755, exist_ok=True)
         found = ((path, Manifest.read(path)) for path in self._place.iterdir())
         whole = sorted(
-            ((path, manifest) for path, manifest in found if self._is_ours(path, manifest)),
+            ((path, manifest) for path, manifest in found if self._is_whole_build(path, manifest)),
             key=lambda pair: pair[1].made_at if pair[1] else 0,
         )
         for path, manifest in whole:
             assert manifest is not None
             self._add(Folder(path, manifest, seen=False))
 
-    def _is_ours(self, path: Path, manifest: Manifest | None) -> bool:
+    def _is_whole_build(self, path: Path, manifest: Manifest | None) -> bool:
         if manifest is None:
             log.info("%s is no whole build; removing it", path)
             self._trash.take(path)

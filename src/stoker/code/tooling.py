@@ -56,15 +56,20 @@ def builder_launch(
     Makes `<home>/build-settings` anew, for the owner of the home alone.
     """
     environ = os.environ if environ is None else environ
-    luggage = Luggage(settings.home / FOLDER)
-    settings_inside = (
-        pip_settings(environ, luggage) | npm_settings(environ, luggage) | _network(environ, luggage)
-    )
     tools = (base, *tools)
+    with Luggage(settings.home / FOLDER) as luggage:
+        inside = {
+            **base.environment,
+            **pip_settings(environ, luggage),
+            **npm_settings(environ, luggage),
+            **_network(environ, luggage),
+            **_installers(environ, luggage),
+            **_names(tools),
+        }
     return msgspec.structs.replace(
         base,
         name=f"{base.name}-builder",
-        environment={**base.environment, **settings_inside, **_installers(environ, luggage), **_names(tools)},
+        environment=inside,
         shows=_united([*(show for tool in tools for show in tool.shows), *luggage.shows]),
         fork=None,  # a zygote has the functions' environment, not this one
     )

@@ -83,6 +83,9 @@ class WebSource(Source):
             raise CodeUnavailable(f"{shown} did not answer in time") from error
         except aiohttp.TooManyRedirects as error:
             raise CodeUnavailable(f"{shown} redirects more than {MAX_REDIRECTS} times") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            reason = getattr(error.certificate_error, "verify_message", "") or "it does not verify"
+            raise CodeUnavailable(f"{shown} has a certificate that is not trusted: {reason}") from error
         except aiohttp.ClientConnectorError as error:
             reason = _words(error.os_error)
             raise CodeUnavailable(f"{shown} cannot be reached: {reason}") from error
