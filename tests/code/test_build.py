@@ -112,6 +112,11 @@ async def test_a_disk_full_at_unpack_is_told_and_leaves_nothing(small_room, put)
     (await small_room.cache.fetch("front/W1")).release()
 
 
+async def test_a_disk_full_while_dependencies_are_installed_is_told(small_room, put):
+    put("W1", hello("W1", **{"requirements.txt": "sympy\n"}))
+    assert "No space left on device" in await fails(small_room, "front/W1", StorageFull)
+
+
 BACKEND = """
 import os
 def get_requires_for_build_wheel(settings=None):

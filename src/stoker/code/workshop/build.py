@@ -16,6 +16,7 @@ import dependencies  # type: ignore[import-not-found]
 import unpacking  # type: ignore[import-not-found]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_IN_WORDS = ("No space left on device", "ENOSPC", "Disk quota exceeded")  # as pip and npm say it
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     except unpacking.Rejected as error:
         return _failure("bad_code", str(error))
     except dependencies.ToolFailed as error:
-        return _failure("build_failed", str(error))
+        is_full = any(words in str(error) for words in FULL_IN_WORDS)
+        return _failure("storage_full" if is_full else "build_failed", str(error))
     except MemoryError:
         return _failure("bad_code", "the archive needs more memory to unpack than a build may use")
     except OSError as error:
