@@ -16,6 +16,12 @@ def kill(pidfd: int) -> None:
         pass
 
 
+def children() -> set[int]:
+    """Every child of this process, ended ones that were not waited for among them. HOLDS: one thread."""
+    with open("/proc/thread-self/children") as file:
+        return set(map(int, file.read().split()))
+
+
 def reap(pid: int) -> int | None:
     """The wait status of a child that has ended, once; None while it lives."""
     reaped, status = os.waitpid(pid, os.WNOHANG)

@@ -18,8 +18,14 @@ Make = Callable[..., Awaitable[Sandbox]]
 
 
 @pytest.fixture
-def unopened(node_id: str) -> Backend:
-    backend = Backend(Settings(node_id=node_id), LAUNCHES)
+def spares() -> int:
+    """How many there are; a module may say otherwise."""
+    return 2
+
+
+@pytest.fixture
+def unopened(node_id: str, spares: int) -> Backend:
+    backend = Backend(Settings(node_id=node_id, spares=spares), LAUNCHES)
     if problems := backend.problems():
         reason = "; ".join(map(str, problems))
         if "lean" in os.environ.get("STOKER_PROMISED", "").split(","):

@@ -99,3 +99,12 @@ def helper_pid(backend: Backend) -> int:
     """The process that a test may kill."""
     assert backend._process is not None
     return backend._process.pid
+
+
+def cgroups_of(node_id: str) -> list[str]:
+    """The folders of every sandbox's groups, in every tree."""
+    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/stoker-{node_id}/*") if path.is_dir()]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

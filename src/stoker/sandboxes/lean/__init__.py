@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from stoker.sandboxes.lean.backend import Backend, Settings
+from stoker.sandboxes.lean.backend import Backend
+from stoker.sandboxes.lean.settings import Settings
 
 __all__ = ["Backend", "Settings"]

@@ -13,13 +13,12 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar, Protocol
-
-import msgspec
+from typing import ClassVar
 
 from stoker.errors import BackendUnavailable, SandboxFailed
 from stoker.linux.cgroups import Groups, find_trees
@@ -44,10 +43,8 @@ from stoker.sandboxes.lean.packets import (
 from stoker.sandboxes.lean.policy import POLICY
 from stoker.sandboxes.lean.problems import find_problems
 from stoker.sandboxes.lean.sandbox import Sandbox, ending_of
+from stoker.sandboxes.lean.settings import Settings
 from stoker.types import MEBIBYTE, Ending, Limits, Network
-
-# Above what systemd gives to containers, below what some programs read as a negative number.
-UID_FIRST, UID_RANGES, UID_RANGE = 0x7000_0000, 4095, 0x1_0000
 
 NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]{0,63}")
 
@@ -61,36 +58,6 @@ sys.modules[room.__name__] = room
 from stoker.sandboxes.lean.privileged.main import main
 main()
 """
-
-
-class HasNodeId(Protocol):
-    """The part of the node's settings that is needed here."""
-
-    @property
-    def node_id(self) -> str: ...
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node decides about its lean sandboxes."""
-
-    node_id: str = msgspec.field(default_factory=lambda: f"pid{os.getpid()}")
-    """In every name that is made on the host; one helper at a time for each id."""
-    uid_base: int | None = None
-    """The first of 65,536 user ids, one for each sandbox; None: a range chosen by the node's id."""
-    cgroup_parent: str = ""
-    """The group below which ours are made, for example a delegated one; empty: the root of each tree."""
-
-    @classmethod
-    def of(cls, settings: HasNodeId) -> Settings:
-        """What the node's own settings say."""
-        return cls(node_id=settings.node_id)
-
-    @property
-    def first_uid(self) -> int:
-        if self.uid_base is not None:
-            return self.uid_base
-        spread = int.from_bytes(self.node_id.encode(), "big") % UID_RANGES
-        return UID_FIRST + spread * UID_RANGE
 
 
 class Backend(contract.Backend):
@@ -108,8 +75,9 @@ class Backend(contract.Backend):
         self._link: Link | None = None
         self._ready: asyncio.Future[None] | None = None
         self._numbers = itertools.count(1)
-        self._starting: dict[int, tuple[SandboxSpec, asyncio.Future[Sandbox]]] = {}
+        self._starting: dict[int, tuple[str, asyncio.Future[Sandbox]]] = {}
         self._sandboxes: dict[int, Sandbox] = {}
+        self._ids: set[str] = set()
         self.abilities = self._find_abilities()
 
     def __repr__(self) -> str:
@@ -172,6 +140,8 @@ class Backend(contract.Backend):
                 "code_path": CODE_PATH,
                 "workspace_path": WORKSPACE_PATH,
                 "filters": compile_policy(POLICY),
+                "spares": self._settings.spares,
+                "eager": self._settings.eager,
                 "starts": starts,
             }
         )
@@ -204,7 +174,8 @@ class Backend(contract.Backend):
         started: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
         with _folders(spec) as descriptors:
             self._link.send(pack(MAKE, number, self._order(spec)), descriptors)
-        self._starting[number] = spec, started
+        self._starting[number] = spec.id, started
+        self._ids.add(spec.id)
         try:
             return await asyncio.shield(started)
         except asyncio.CancelledError:
@@ -220,10 +191,15 @@ class Backend(contract.Backend):
             )
         if not NAME.fullmatch(spec.id):
             raise SandboxFailed(f"{spec.id!r} is no name for a sandbox: at most 64 of [a-z0-9_.-]")
+        if spec.id in self._ids:
+            raise SandboxFailed(f"there is a sandbox {spec.id!r} already")
         flags = HAS_CODE if spec.code else 0
         flags |= HAS_WORKSPACE if spec.workspace else 0
         flags |= HOST_NETWORK if spec.network is Network.HOST else 0
-        return MAKE_BODY.pack(*_bounded(launch, flags, spec.id, spec.limits))
+        try:
+            return MAKE_BODY.pack(*_bounded(launch, flags, spec.id, spec.limits))
+        except struct.error:
+            raise SandboxFailed(f"bounds that no sandbox can have: {spec.limits}") from None
 
     async def _withdraw(self, number: int, started: asyncio.Future[Sandbox]) -> None:
         """See a start through to its end although nobody wants it any more, however often that is said."""
@@ -245,20 +221,23 @@ class Backend(contract.Backend):
 
     def heard(self, kind: int, number: int, body: bytes, descriptors: list[int]) -> None:
         if kind == MADE:
-            self._made(number, descriptors)
+            self._made(number, body.decode(), descriptors)
         elif kind == ENDED:
-            self._sandboxes.pop(number).ended.set_result(ending_of(body))
+            sandbox = self._sandboxes.pop(number)
+            self._ids.discard(sandbox.id)
+            sandbox.ended.set_result(ending_of(body))
         elif kind == FAILED and number:
-            self._starting.pop(number)[1].set_exception(SandboxFailed(body.decode(errors="replace")))
+            id, started = self._starting.pop(number)
+            self._ids.discard(id)
+            started.set_exception(SandboxFailed(body.decode(errors="replace")))
         elif self._ready is not None and not self._ready.done():
             self._heard_of_start(kind, body.decode(errors="replace"))
 
-    def _made(self, number: int, descriptors: list[int]) -> None:
-        spec, started = self._starting.pop(number)
-        group = self._groups.group(spec.id)
-        sandbox = self._sandboxes[number] = Sandbox(
-            spec.id, descriptors, group, lambda: self._destroy(number)
-        )
+    def _made(self, number: int, group: str, descriptors: list[int]) -> None:
+        """`group` is the name of its cgroup, which for one that was a spare is not its own."""
+        id, started = self._starting.pop(number)
+        sandbox = Sandbox(id, descriptors, self._groups.group(group), lambda: self._destroy(number))
+        self._sandboxes[number] = sandbox
         started.set_result(sandbox)
 
     def _heard_of_start(self, kind: int, text: str) -> None:
@@ -284,6 +263,7 @@ class Backend(contract.Backend):
         for sandbox in self._sandboxes.values():
             sandbox.ended.set_result(Ending(signal=signal.SIGKILL))
         self._sandboxes.clear()
+        self._ids.clear()
 
 
 def _bounded(launch: int, flags: int, id: str, limits: Limits) -> Make:

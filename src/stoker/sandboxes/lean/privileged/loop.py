@@ -5,6 +5,8 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
+QUIET_S = 0.001  # without an event for so long, the helper has time for what nobody waits for
+
 
 class Loop:
     """Calls back, one after another; nothing called may wait for a sandbox."""
@@ -30,9 +32,13 @@ class Loop:
     def stop(self) -> None:
         self._is_over = True
 
-    def run(self) -> None:
+    def run(self, when_quiet: Callable[[], bool]) -> None:
+        """Until `stop`. `when_quiet` does one thing and says whether there may be another to do."""
+        has_more = True
         while not self._is_over:
-            for descriptor, _ in self._epoll.poll():
+            events = self._epoll.poll(QUIET_S if has_more else None)
+            for descriptor, _ in events:
                 watcher = self._watchers.get(descriptor)  # None: gone since an earlier call of this round
                 if watcher is not None:
                     watcher()
+            has_more = True if events else when_quiet()

@@ -20,7 +20,7 @@ import sys
 from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
-from stoker.linux.processes import reap
+from stoker.linux.processes import children, reap
 from stoker.linux.syscalls import pidfd_open
 from stoker.sandboxes.lean.packets import (
     DESTROY,
@@ -49,6 +49,7 @@ from stoker.sandboxes.lean.packets import (
 )
 from stoker.sandboxes.lean.privileged.loop import Loop
 from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox
+from stoker.sandboxes.lean.privileged.spares import FIRST_NUMBER, Spares
 from stoker.sandboxes.lean.privileged.zygotes import Nursery, Start, close_all
 
 NAME = re.compile(rb"[a-z0-9_-][a-z0-9_.-]{0,63}")
@@ -82,10 +83,11 @@ def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
 class Helper:
     """Everything the helper has."""
 
-    def __init__(self, link: socket.socket, means: Means, loop: Loop) -> None:
+    def __init__(self, link: socket.socket, means: Means, loop: Loop, spares: Spares) -> None:
         self._link = link
         self._means = means
         self._loop = loop
+        self._spares = spares
         self._nurseries: list[Nursery] = []
         self._sandboxes: dict[int, Sandbox] = {}
         self._is_closing = False
@@ -93,12 +95,15 @@ class Helper:
     def __repr__(self) -> str:
         return f"<Helper {len(self._sandboxes)} sandboxes, {len(self._nurseries)} launches>"
 
-    def open(self, starts: list[Start], filters: tuple[bytes, ...]) -> None:
+    def open(self, starts: list[Start], filters: tuple[bytes, ...], eager: int) -> None:
+        """Make ready, and start the zygotes of the first `eager` launches."""
         self._means.groups.sweep()
         self._means.groups.open()
         self._nurseries = [Nursery(start, filters, self._loop, self) for start in starts]
         self._loop.watch(self._link.fileno(), self._read)
         self._tell(pack(READY, 0, " ".join(sorted(self._means.groups.controllers)).encode()))
+        for nursery in self._nurseries[:eager]:
+            nursery.start()
 
     def close(self) -> None:
         """End every sandbox; the last one's end stops the loop."""
@@ -123,11 +128,11 @@ class Helper:
             self.close()
             return
         kind, number, body = unpack(packet.ljust(9, b"\0"))
-        if kind == MAKE and number not in self._sandboxes:
+        if kind == MAKE and number < FIRST_NUMBER and number not in self._sandboxes:
             self._make(number, body, descriptors)
             return
         close_all(descriptors)
-        if kind == DESTROY and number in self._sandboxes:
+        if kind == DESTROY and number < FIRST_NUMBER and number in self._sandboxes:
             self._sandboxes[number].is_destroyed = True
             self._sandboxes[number].end()
 
@@ -138,14 +143,49 @@ class Helper:
             close_all(descriptors)
             self._tell(pack(FAILED, number, str(error).encode()[:MAX_TEXT]))
             return
-        sandbox = self._sandboxes[number] = Sandbox(number, order, descriptors, self._means)
+        spare = self._spares.take(order)
+        if spare is None:
+            self._start(Sandbox(number, order, descriptors, self._means))
+        else:
+            self._give_away(spare, number, order, descriptors)
+
+    def _start(self, sandbox: Sandbox) -> None:
+        self._sandboxes[sandbox.number] = sandbox
         try:
             fork, given = sandbox.make()
         except (OSError, IndexError) as error:
             sandbox.trouble = str(error)
             self._finish(sandbox)
             return
-        self._nurseries[order.launch].order(number, fork, given)
+        self._nurseries[sandbox.order.launch].order(sandbox.number, fork, given)
+
+    def _give_away(self, spare: Sandbox, number: int, order: Make, descriptors: list[int]) -> None:
+        self._sandboxes[number] = self._sandboxes.pop(spare.number)
+        try:
+            spare.become(number, order, descriptors)
+        except OSError as error:
+            spare.trouble = str(error)
+            spare.end()
+            return
+        self._announce(spare)
+
+    def _announce(self, sandbox: Sandbox) -> None:
+        ends = sandbox.give_ends()
+        self._tell(pack(MADE, sandbox.number, sandbox.group_name), ends)
+        close_all(ends)
+        sandbox.is_told = True
+
+    def make_spare(self) -> bool:
+        """Make one spare, or end one that fits nothing any more; whether there may be more to do."""
+        if self._is_closing:
+            return False
+        for odd in self._spares.surplus():
+            odd.end()
+        wanted = self._spares.next()
+        if wanted is not None:
+            number, order = wanted
+            self._start(Sandbox(number, order, [], self._means))
+        return wanted is not None
 
     def _tell(self, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
         if self._is_closing:
@@ -179,6 +219,13 @@ class Helper:
         sandbox.trouble = text
         self._finish(sandbox)
 
+    def zygote_ended(self) -> None:
+        known = {sandbox.pid for sandbox in self._sandboxes.values()}
+        known |= {nursery.pid for nursery in self._nurseries}
+        for pid in children() - known:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
     # What the sandboxes say
 
     def _hear(self, sandbox: Sandbox) -> bool:
@@ -187,11 +234,12 @@ class Helper:
         if said is None:
             return False
         kind, rest = said[:1], said[1:]
-        if kind == RUNNING:
-            ends = sandbox.give_ends()
-            self._tell(pack(MADE, sandbox.number), ends)
-            close_all(ends)
-            sandbox.is_told = True
+        if kind == RUNNING and sandbox.number >= FIRST_NUMBER:
+            self._spares.made(sandbox)
+            sandbox.is_running = True
+        elif kind == RUNNING:
+            self._announce(sandbox)
+            sandbox.is_running = True
         elif kind == TROUBLE:
             sandbox.trouble = rest.decode(errors="replace")
         elif kind == STATUS:
@@ -225,7 +273,9 @@ class Helper:
             self._stop_hearing(sandbox)
         sandbox.clear()
         del self._sandboxes[sandbox.number]
-        if sandbox.is_told:
+        if sandbox.number >= FIRST_NUMBER:
+            self._spares.ended(sandbox)
+        elif sandbox.is_told:
             ended = Ended(
                 sandbox.status,
                 counts.oom_kills,
@@ -290,10 +340,11 @@ def main() -> None:
         config["workspace_path"],
     )
     loop = Loop()
-    helper = Helper(link, means, loop)
+    starts = [Start(*start) for start in config["starts"]]
+    helper = Helper(link, means, loop, Spares(len(starts), config["spares"]))
     try:
-        helper.open([Start(*start) for start in config["starts"]], tuple(config["filters"]))
-        loop.run()
+        helper.open(starts, tuple(config["filters"]), config["eager"])
+        loop.run(helper.make_spare)
     finally:
         means.groups.sweep()  # a fault of ours must not outlive us either
         place.close()

@@ -2,8 +2,8 @@
 
 Made in two halves. `make` gives it a user id, a cgroup, a network and its descriptors, and says what
 to order from the zygote; `assign`, once its first process is there, moves in what belongs to one
-function, and `release` lets its program start. Made and released but not yet assigned, it would be a
-spare.
+function, and `release` lets its program start. One that is released with nothing assigned is a spare
+(see `spares`) until `become` makes it some function's.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Sandbox:
         self.number = number
         self.pid = 0
         self.pidfd = -1
+        self.is_running = False
+        """Its walls are up and its program is being started."""
         self.is_told = False
         """The node knows it as made."""
         self.is_destroyed = False
@@ -52,7 +54,8 @@ class Sandbox:
         """The wait status of its program, when that is known."""
         self.private: socket.socket | None = None
         self._ends: list[int] = []
-        self._order = order
+        self.order = order
+        self.group_name = order.name
         self._sources = sources
         self._means = means
         self._trees: list[tuple[int, str]] = []
@@ -60,12 +63,12 @@ class Sandbox:
         self._slot = self._network = -1
 
     def __repr__(self) -> str:
-        state = "running" if self.is_told else "starting" if self.pid else "ordered"
-        return f"<Sandbox {self.number} {self._order.name!r} {state}, pid {self.pid}>"
+        state = "running" if self.is_running else "starting" if self.pid else "ordered"
+        return f"<Sandbox {self.number} {self.group_name!r} {state}, pid {self.pid}>"
 
     def make(self) -> tuple[Fork, tuple[int, ...]]:
         """Get everything; what to order, with descriptors that are the order's. After `OSError`: `clear`."""
-        means, order = self._means, self._order
+        means, order = self._means, self.order
         self._slot = heapq.heappop(means.slots)
         uid = gid = means.uid_base + self._slot
         if order.flags & HAS_WORKSPACE:
@@ -89,7 +92,7 @@ class Sandbox:
 
     def _take_sources(self) -> None:
         """Detached copies of the folders, from the descriptors: no name of theirs is ever looked up here."""
-        flags = self._order.flags
+        flags = self.order.flags
         wanted = [(self._means.code_path, READ_ONLY)] if flags & HAS_CODE else []
         wanted += [(self._means.workspace_path, SAFE)] if flags & HAS_WORKSPACE else []
         for (target, attributes), source in zip(wanted, self._sources, strict=True):
@@ -98,12 +101,14 @@ class Sandbox:
         self._close_sources()
 
     def _join_group(self) -> list[int]:
-        order = self._order
-        group = self._means.groups.group(order.name.decode())
+        group = self._means.groups.group(self.group_name.decode())
         group.make()
         self._group = group
-        group.bound(Bounds(order.memory_bytes, order.pids + OUR_PROCESSES, order.millicpus))
+        group.bound(self._bounds())
         return group.joining()
+
+    def _bounds(self) -> Bounds:
+        return Bounds(self.order.memory_bytes, self.order.pids + OUR_PROCESSES, self.order.millicpus)
 
     def _open_ends(self) -> tuple[int, int, int, int, int]:
         """Make the channel, both outputs, permits and the private socket; returns the ends that go inside."""
@@ -123,6 +128,15 @@ class Sandbox:
         if self._trees:
             self._means.mounts.attach_in(self.pidfd, self._trees)
             self._close_trees()
+
+    def become(self, number: int, order: Make, sources: list[int]) -> None:
+        """From a spare to what was ordered; after `OSError` `end` it. HOLDS: no stranger's code ran in it."""
+        bounds = self._bounds()
+        self.number, self.order, self._sources = number, order, sources
+        self._take_sources()
+        if self._group is not None and self._bounds() != bounds:
+            self._group.bound(self._bounds())
+        self.assign()
 
     def release(self) -> None:
         assert self.private is not None

@@ -51,10 +51,12 @@ class Start(NamedTuple):
 
 
 class Owner(Protocol):
-    """Who gave the orders. Exactly one of the two comes for each, and may come before `order` returns."""
+    """Who gave the orders. Exactly one of the first two comes for each, perhaps before `order` returns."""
 
     def forked(self, number: int, pid: int, pidfd: int) -> None: ...
     def refused(self, number: int, text: str) -> None: ...
+    def zygote_ended(self) -> None:
+        """A zygote may have forked what it could not tell any more: a child of ours that nobody knows."""
 
 
 class Nursery:
@@ -69,7 +71,7 @@ class Nursery:
         self._waiting: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
         self._under_way: set[int] = set()
         self._control: socket.socket | None = None
-        self._pid = 0
+        self.pid = 0
         self._is_up = False
         self._trouble = ""
 
@@ -87,9 +89,13 @@ class Nursery:
         """Start the zygote unless there is one. Returns at once."""
         if self._control is not None:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._pid = os.fork()
-        if self._pid == 0:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.pid = os.fork()
+        except OSError as error:
+            self._refuse_all(str(error))
+            return
+        if self.pid == 0:
             self._become_zygote(theirs)
         theirs.close()
         self._control, self._is_up, self._trouble = ours, False, ""
@@ -139,16 +145,21 @@ class Nursery:
         self._loop.unwatch(self._control.fileno())
         self._control.close()
         self._control = None
-        os.kill(self._pid, signal.SIGKILL)  # ours and not yet waited for: no other process has its number
-        os.waitpid(self._pid, 0)
+        os.kill(self.pid, signal.SIGKILL)  # ours and not yet waited for: no other process has its number
+        os.waitpid(self.pid, 0)
+        self.pid = 0
+        self._owner.zygote_ended()
+        reason = self._trouble or "it ended; its last words, if any, are in the node's log"
+        self._refuse_all(f"{self._start.name} cannot be started: {reason}")
+
+    def _refuse_all(self, text: str) -> None:
         lost = [*self._under_way, *(number for number, _, _ in self._waiting)]
         for _, _, descriptors in self._waiting:
             close_all(descriptors)
         self._under_way.clear()
         self._waiting.clear()
-        reason = self._trouble or "it ended; its last words, if any, are in the node's log"
         for number in lost:
-            self._owner.refused(number, f"{self._start.name} cannot be started: {reason}")
+            self._owner.refused(number, text)
 
     def _become_zygote(self, control: socket.socket) -> NoReturn:
         """The child's side. Nothing comes back from here: the helper's own code must not run twice."""

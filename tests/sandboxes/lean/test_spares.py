@@ -1,0 +1,142 @@
+"""Sandboxes that wait for a function: taken at once, walled like any other, never too many."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+import leaks
+from sandboxes.lean.conftest import Make
+from sandboxes.lean.guests import EXECUTED, FORKED, Raised, children_of, hello, helper_pid, run
+from stoker.sandboxes.contract import Launch, Sandbox, SandboxSpec
+from stoker.sandboxes.lean import Backend
+from stoker.types import Limits
+
+BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: launch.name)
+
+
+def was_spare(sandbox: Sandbox) -> bool:
+    return "Spare-" in repr(sandbox._group)  # type: ignore[attr-defined]
+
+
+def waiting(backend: Backend) -> list[int]:
+    """The first processes of spares that have come as far as they come by themselves."""
+    return [pid for pid in children_of(helper_pid(backend)) if _is_waiting(pid)]
+
+
+def _is_waiting(pid: int) -> bool:
+    try:
+        group = Path(f"/proc/{pid}/cgroup").read_text()
+        return "/Spare-" in group and len(children_of(pid)) == 1
+    except OSError:
+        return False
+
+
+async def wait_for_spares(backend: Backend, number: int = 2) -> list[int]:
+    while len(found := waiting(backend)) < number:
+        await asyncio.to_thread(threading.Event().wait, 0.005)
+    return found
+
+
+@BOTH
+async def test_whoever_comes_second_gets_a_spare(make: Make, lean: Backend, launch: Launch) -> None:
+    first = await make(launch)
+    await wait_for_spares(lean)
+    second = await make(launch)
+    assert (was_spare(first), was_spare(second)) == (False, True)
+    users = [await run(sandbox, "import os; answer = os.getuid()") for sandbox in (first, second)]
+    assert users[0] != users[1]
+
+
+@BOTH
+async def test_a_spare_sees_the_code_it_is_given_and_no_other(
+    make: Make, lean: Backend, folder: Path, launch: Launch
+) -> None:
+    await make(launch)
+    await wait_for_spares(lean)
+    source = "import os; answer = os.listdir('/app/function')"
+    for name in ("one.py", "other.py"):
+        code = folder / name.removesuffix(".py")
+        code.mkdir()
+        (code / name).touch()
+        sandbox = await make(launch, code=code)
+        assert was_spare(sandbox)
+        assert await run(sandbox, source) == [name]
+        with pytest.raises(Raised, match="Read-only file system"):
+            await run(sandbox, "open('/app/function/new', 'w')")
+
+
+async def test_a_spare_takes_over_the_memory_that_is_asked_for(make: Make, lean: Backend) -> None:
+    if not lean.abilities.limits_memory:
+        pytest.skip("no memory cgroup on this machine")
+    await make(memory_mb=128)
+    await wait_for_spares(lean)
+    sandbox = await make(memory_mb=32)
+    assert was_spare(sandbox)
+    source = """
+import os
+child = os.fork()
+if child == 0:
+    kept = bytearray(64 << 20)
+    os._exit(0)
+answer = os.waitpid(child, 0)[1]
+"""
+    assert await run(sandbox, source) == signal.SIGKILL
+    assert sandbox.oom_kills() == 1
+    await sandbox.destroy()
+    assert sandbox.ended.result().out_of_memory
+
+
+async def test_other_bounds_of_scratch_are_never_a_spares(make: Make, lean: Backend) -> None:
+    await make(scratch_mb=8)
+    await wait_for_spares(lean)
+    sandbox = await make(scratch_mb=3)
+    assert not was_spare(sandbox)
+    source = "import os; status = os.statvfs('/tmp'); answer = status.f_blocks * status.f_frsize >> 20"
+    assert await run(sandbox, source) == 3
+    await wait_for_spares(lean)
+    assert await run(await make(scratch_mb=3), source) == 3
+
+
+async def test_a_build_is_never_given_a_spare(make: Make, lean: Backend, folder: Path) -> None:
+    os.chown(folder, 64_000, 64_000)
+    await make()
+    await wait_for_spares(lean)
+    assert not was_spare(await make(workspace=folder))
+
+
+async def test_spares_are_as_many_as_wanted_and_no_more(make: Make, lean: Backend) -> None:
+    taken = 0
+    for _ in range(4):
+        taken += was_spare(await make())
+        assert len(await wait_for_spares(lean, taken + 2)) == taken + 2
+    assert taken == 3
+
+
+async def test_a_spare_that_ended_is_never_given_away(make: Make, lean: Backend) -> None:
+    await make()
+    for pid in await wait_for_spares(lean):
+        os.kill(pid, signal.SIGKILL)
+    while waiting(lean):
+        await asyncio.to_thread(threading.Event().wait, 0.005)
+    assert await run(await make(), "answer = 1") == 1
+
+
+async def test_closing_ends_the_spares_too(unopened: Backend, node_id: str) -> None:
+    await unopened.open()
+    sandbox = await unopened.create(SandboxSpec(id="guest", launch=FORKED, limits=Limits()))
+    await hello(sandbox)
+    await wait_for_spares(unopened)
+    await unopened.close()
+    await sandbox.destroy()
+    assert leaks.left([node_id]) == []
+
+
+async def test_a_name_of_a_spare_cannot_be_asked_for(lean: Backend, make: Make) -> None:
+    with pytest.raises(Exception, match="no name for a sandbox"):
+        await lean.create(SandboxSpec(id="Spare-1", launch=FORKED, limits=Limits()))
