@@ -279,5 +279,6 @@ def _ram_mb() -> int:
 
 def _needed_paths(settings: Settings, ground: Ground) -> list[Path]:
     """What the node still reads after it has given root up, wherever it lies."""
-    shown = [Path(show.source) for launch in ground.launches.values() for show in launch.shows]
+    launches = (*ground.launches.values(), ground.builder)
+    shown = [Path(show.source) for launch in launches for show in launch.shows]
     return [settings.home, *privileges.own_code(), *shown]
