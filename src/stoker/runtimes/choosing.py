@@ -11,6 +11,7 @@ from stoker.errors import BadCode
 from stoker.runtimes.contract import Interpreter, Runtime, parse_version
 
 _WANTED = re.compile(r"(?P<language>[a-z]+)[-_ ]?(?P<version>\d{1,4}(\.\d{1,4}){0,2})?(\.x)?", re.IGNORECASE)
+MAX_TOLD = 80  # characters of what is wanted in an error
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ def choose(runtimes: Sequence[Runtime], wanted: str) -> Choice:
     match = _WANTED.fullmatch(wanted.strip())
     runtime = match and _find_language(runtimes, match["language"].lower())
     if not match or not runtime:
-        raise BadCode(f"there is no runtime {wanted!r} here; there is {_tell(runtimes)}")
+        raise BadCode(f"there is no runtime {wanted[:MAX_TOLD]!r} here; there is {_tell(runtimes)}")
     installed = runtime.interpreters()
     if not installed:
         reasons = "; ".join(map(str, runtime.problems()))

@@ -6,9 +6,8 @@ import asyncio
 import fcntl
 import json
 import os
-import socket
-import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -17,6 +16,7 @@ import msgspec
 from stoker.errors import BackendUnavailable, SandboxFailed
 from stoker.sandboxes import contract
 from stoker.sandboxes.contract import CODE_PATH, WORKSPACE_PATH, Abilities, Launch, Problem, SandboxSpec
+from stoker.sandboxes.process.keeper import Keeper
 from stoker.sandboxes.process.leftovers import sweep
 from stoker.sandboxes.process.sandbox import Ends, Sandbox
 from stoker.sandboxes.process.translation import Translation
@@ -24,17 +24,6 @@ from stoker.types import MEBIBYTE
 
 DESCRIPTORS = 1024
 """What a program may have open; the usual soft limit of a login."""
-
-# What the keeper starts from: our modules, but not this package's `__init__`, which would bring the node in.
-START = """\
-import sys, types
-room = types.ModuleType("stoker.sandboxes.process")
-room.__path__ = [sys.argv[1] + "/stoker/sandboxes/process"]
-sys.path.append(sys.argv[1])
-sys.modules[room.__name__] = room
-from stoker.sandboxes.process.supervisor import main
-main()
-"""
 
 
 class HasHome(Protocol):
@@ -66,12 +55,11 @@ class Backend(contract.Backend):
     def __init__(self, settings: Settings, launches: tuple[Launch, ...]) -> None:
         self._root = settings.root
         self._sandboxes: set[Sandbox] = set()
-        self._keeper: asyncio.subprocess.Process | None = None
-        self._link: socket.socket | None = None
+        self._keeper: Keeper | None = None
         self._lock = -1
 
     def __repr__(self) -> str:
-        return f"<process backend, {'open' if self._link else 'closed'}, {len(self._sandboxes)} sandboxes>"
+        return f"<process backend, {'open' if self._keeper else 'closed'}, {len(self._sandboxes)} sandboxes>"
 
     def problems(self) -> list[Problem]:
         if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
@@ -81,11 +69,8 @@ class Backend(contract.Backend):
     async def open(self) -> None:
         self._take_root()
         await asyncio.to_thread(sweep, self._root)
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._keeper = await self._start_keeper(theirs)
-        finally:
-            theirs.close()
+        self._keeper = Keeper()
+        await self._keeper.start()
 
     def _take_root(self) -> None:
         """Make the folder ours alone, for as long as this process lives. Raises `BackendUnavailable`."""
@@ -100,45 +85,41 @@ class Backend(contract.Backend):
         except OSError as error:
             raise BackendUnavailable(f"cannot use {self._root} for scratch: {error.strerror}") from error
 
-    async def _start_keeper(self, theirs: socket.socket) -> asyncio.subprocess.Process:
-        source = __file__.rsplit("/stoker/", 1)[0]
-        # Its own session: a Ctrl-C in the node's terminal is for the node to act on.
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-c", START, source, str(theirs.fileno()),
-            stdin=asyncio.subprocess.DEVNULL,
-            env={},
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )  # fmt: skip
-
     async def close(self) -> None:
         for sandbox in tuple(self._sandboxes):
             await sandbox.destroy()
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        if self._keeper is not None:
-            await self._keeper.wait()
-            self._keeper = None
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
-        if self._link is None:
+        if self._keeper is None:
             raise BackendUnavailable("the process backend is not open")
         scratch = self._root / spec.id
-        ends = Ends()
         try:
             scratch.mkdir(mode=0o700)
-            socket.send_fds(self._link, [_order(spec, str(scratch))], ends.inner)
         except OSError as error:
-            ends.close()
-            sweep(self._root, spec.id)
-            raise SandboxFailed(f"cannot start {spec.launch.name}: {error.strerror}") from error
-        finally:
-            ends.close_inner()
-        return await self._started(spec, ends)
+            raise SandboxFailed(f"cannot make {scratch}: {error.strerror}") from error
+        return await self._started(spec, await self._order(self._keeper, spec, scratch))
+
+    async def _order(self, keeper: Keeper, spec: SandboxSpec, scratch: Path) -> Ends:
+        """Have its supervisor forked; our ends of its descriptors."""
+        with ExitStack() as undoing:
+            undoing.callback(os.rmdir, scratch)
+            try:
+                ends = Ends()
+                undoing.callback(ends.close)
+                try:
+                    await keeper.order(_describe(spec, str(scratch)), ends.inner)
+                finally:
+                    ends.close_inner()
+            except OSError as error:
+                raise SandboxFailed(f"cannot start {spec.launch.name}: {error.strerror}") from error
+            undoing.pop_all()
+        return ends
 
     async def _started(self, spec: SandboxSpec, ends: Ends) -> Sandbox:
         paths = (str(spec.code or CODE_PATH), str(spec.workspace or WORKSPACE_PATH))
@@ -158,7 +139,7 @@ class Backend(contract.Backend):
         self._sandboxes.discard(sandbox)
 
 
-def _order(spec: SandboxSpec, scratch: str) -> bytes:
+def _describe(spec: SandboxSpec, scratch: str) -> bytes:
     """What the supervisor is to do."""
     translation = Translation(spec, scratch)
     # TMPDIR is also what a process is known by, should its supervisor be killed.

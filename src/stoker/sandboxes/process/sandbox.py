@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -21,15 +21,18 @@ class Ends:
     """The descriptors of a sandbox: ours and those that go inside."""
 
     def __init__(self) -> None:
-        self.channel, inner = socket.socketpair()
-        self.channel.setblocking(False)
-        self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setblocking(False)
-        self.stdout, stdout = os.pipe()
-        self.stderr, stderr = os.pipe()
-        self.permits = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
-        for ours in (self.stdout, self.stderr):
-            os.set_blocking(ours, False)
+        with ExitStack() as undoing:
+            self.channel, inner = socket.socketpair()
+            undoing.callback(self.channel.close)
+            undoing.callback(inner.close)
+            self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undoing.callback(self.control.close)
+            undoing.callback(control.close)
+            (self.stdout, stdout), (self.stderr, stderr) = _pipe(undoing), _pipe(undoing)
+            self.permits = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+            undoing.pop_all()
+        for ours in (self.channel, self.control):
+            ours.setblocking(False)
         self._inner = (control.detach(), stdout, stderr, inner.detach())
 
     @property
@@ -46,6 +49,15 @@ class Ends:
         self.control.close()
         for descriptor in (self.stdout, self.stderr, self.permits):
             os.close(descriptor)
+
+
+def _pipe(undoing: ExitStack) -> tuple[int, int]:
+    """Our end, which never blocks, and the other one."""
+    ours, theirs = os.pipe()
+    undoing.callback(os.close, ours)
+    undoing.callback(os.close, theirs)
+    os.set_blocking(ours, False)
+    return ours, theirs
 
 
 class Owner(Protocol):

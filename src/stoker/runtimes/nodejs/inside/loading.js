@@ -1,6 +1,7 @@
 // From a LOAD frame to a function that can be called.
 'use strict';
 
+const { spawnSync } = require('child_process');
 const fs = require('fs');
 const path = require('path');
 const { pathToFileURL } = require('url');
@@ -48,7 +49,8 @@ async function importFile(file, teller) {
     return await requireOrImport(file);
   } catch (error) {
     const [type, message, stack] = teller.tell(error);
-    throw new LoadFailed('ImportFailed', `${type}: ${message.split('\n')[0]}${tellPlace(type, stack)}`, stack);
+    const place = type === 'SyntaxError' ? tellPlace(stack) || tellPlace(check(file)) : '';
+    throw new LoadFailed('ImportFailed', `${type}: ${message.split('\n')[0]}${place}`, stack);
   }
 }
 
@@ -63,9 +65,14 @@ async function requireOrImport(file) {
 }
 
 // Where a syntax error is: the first line of its stack, not part of its message.
-function tellPlace(type, stack) {
-  const match = type === 'SyntaxError' && /^(?:file:\/\/)?.*\/([^/\n]+:\d+)\n/.exec(stack);
+function tellPlace(stack) {
+  const match = /^(?:file:\/\/)?.*\/([^/\n]+:\d+)\n/.exec(stack);
   return match ? ` (${match[1]})` : '';
+}
+
+// What node itself says of a file's syntax: the stack of an error in a module does not say where it is.
+function check(file) {
+  return spawnSync(process.execPath, ['--check', file], { encoding: 'utf8' }).stderr || '';
 }
 
 function findHandler(module, file, name) {
