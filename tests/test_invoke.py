@@ -296,6 +296,16 @@ async def test_a_client_that_leaves_ends_its_call_and_the_sandbox(house: House) 
     assert (await house.call(key)).source is Source.FRESH
 
 
+async def test_a_client_that_leaves_while_the_code_is_loaded_ends_its_call(house: House) -> None:
+    key = house.shelf.put(handler="fake.slow", limits=Limits(timeout_s=600))
+    call, settled = house.start(key, {"do": "hang"})
+    while house.pool.snapshot().busy == 0:
+        await asyncio.sleep(0)
+    call.leave()
+    async with asyncio.timeout(10):
+        assert (await settled).status is Status.CANCELLED
+
+
 async def test_a_client_that_leaves_while_waiting_gives_everything_back(house: House) -> None:
     coming = house.shelf.to_come["front/late"] = asyncio.get_running_loop().create_future()
     call, settled = house.start("front/late")

@@ -233,8 +233,9 @@ class Call:
         """The function's code has been imported for this call; from here on its own time runs."""
         assert self._function is not None
         self.phases.init = self._lap()
-        limit = self._rooms.clock() + self._function.limits.timeout_s
-        self.expires_at = min(limit, self.invocation.deadline)
+        if not self._has_left:
+            limit = self._rooms.clock() + self._function.limits.timeout_s
+            self.expires_at = min(limit, self.invocation.deadline)
 
     def wrote(self, stream: int, data: bytes) -> None:
         """The function wrote to its stdout (1) or stderr (2)."""
