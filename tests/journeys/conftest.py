@@ -28,3 +28,13 @@ def node(sandbox: str) -> Iterator[RunningNode]:
     with running(sandbox) as one:
         one.package("hello", {"main.py": HELLO})
         yield one
+
+
+@pytest.fixture
+def healthy_after(node: RunningNode) -> Iterator[None]:
+    """After the test the same process still serves, and no call and no sandbox is at work in it."""
+    before = node.pid
+    yield
+    assert node.execute("hello", {"n": 1}).json["Result"]["event"] == {"n": 1}
+    assert node.pid == before
+    node.wait_until_quiet()

@@ -26,6 +26,7 @@ from stoker.settings import Settings
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PATIENCE_S = 55  # of a test's client: less than the test's own limit, so that it says what it waited for
 WAIT_S = 10
+AT_WORK = ("starting", "busy", "dying", "waiting")
 
 HELLO = """
 def lambda_handler(event, context):
@@ -144,11 +145,19 @@ class RunningNode:
         wish = {"name": name, "runtime": "python", "code": base64.b64encode(content).decode(), **fields}
         return self.ask("POST", "/functions", json.dumps(wish).encode())
 
-    def wait_for_pool(self, holds: Callable[[dict[str, int]], bool]) -> None:
-        """Until the pool is as wanted; asks again and again, and gives up after a while."""
+    def wait_for_stats(self, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Until the node's numbers are as wanted; asks again and again, and gives up after a while."""
         give_up = time.monotonic() + WAIT_S
-        while not holds(pool := self.ask("GET", "/stats").json["data"]["pool"]):
-            assert time.monotonic() < give_up, f"still {pool}"
+        while not holds(stats := self.ask("GET", "/stats").json["data"]):
+            assert time.monotonic() < give_up, f"still {stats['pool']}, {stats['calls']}"
+
+    def wait_for_pool(self, holds: Callable[[dict[str, int]], bool]) -> None:
+        """Until the pool is as wanted."""
+        self.wait_for_stats(lambda stats: holds(stats["pool"]))
+
+    def wait_until_quiet(self) -> None:
+        """Until no call and no sandbox is at work."""
+        self.wait_for_pool(lambda pool: not any(pool[state] for state in AT_WORK))
 
     # Packages
 

@@ -8,7 +8,6 @@ import re
 import socket
 import stat
 import zipfile
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -18,19 +17,7 @@ from journeys.running import HELLO, PYTHON, Answer, RunningNode, together, zippe
 TOO_LARGE = 10 * 1024 * 1024
 
 
-@pytest.fixture(autouse=True)
-def _healthy_after(node: RunningNode) -> Iterator[None]:
-    """After each test: the same process still serves, and nothing of the bad call is left inside."""
-    before = node.pid
-    yield
-    assert node.execute("hello", {"n": 1}).json["Result"]["event"] == {"n": 1}
-    assert node.pid == before
-    wait_until_empty(node)
-
-
-def wait_until_empty(node: RunningNode) -> None:
-    """Until no call and no sandbox is at work."""
-    node.wait_for_pool(lambda pool: not pool["starting"] + pool["busy"] + pool["dying"] + pool["waiting"])
+pytestmark = pytest.mark.usefixtures("healthy_after")
 
 
 def failure(answer: Answer) -> str:
@@ -308,22 +295,6 @@ def test_an_unknown_path_has_the_failure_shape(node: RunningNode) -> None:
     answer = node.ask("GET", "/nowhere")
     assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
     assert failure(answer).startswith("no such path '/nowhere'")
-
-
-@pytest.mark.parametrize("seconds_in", [0, 1])
-def test_a_client_that_leaves_in_the_middle_takes_its_call_along(node: RunningNode, seconds_in: int) -> None:
-    node.package("slow", {"main.py": HEAD + "time.sleep(600); return 1"}, {"timeout": 600})
-    with socket.create_connection(("127.0.0.1", node.port)) as client:
-        client.sendall(b"GET /execute?name=slow HTTP/1.1\r\nhost: a\r\n\r\n")
-        while seconds_in and not node.ask("GET", "/stats").json["data"]["pool"]["busy"]:
-            pass
-    wait_until_empty(node)
-
-
-def test_a_client_that_leaves_in_the_middle_of_its_body_costs_nothing(node: RunningNode) -> None:
-    with socket.create_connection(("127.0.0.1", node.port)) as client:
-        client.sendall(b"POST /execute?name=hello HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n{")
-    wait_until_empty(node)
 
 
 def test_of_two_deploys_at_once_one_wins_and_the_other_is_told(node: RunningNode) -> None:
