@@ -71,6 +71,17 @@ def test_a_group_bounds_counts_and_goes(groups: Groups) -> None:
     assert group.counts() == Counts()
 
 
+def test_bounds_can_be_raised_and_lowered(groups: Groups, node_id: str) -> None:
+    group = groups.group("one")
+    group.make()
+    for megabytes in (64, 256, 32, 512):
+        group.bound(Bounds(memory_bytes=megabytes * MEBIBYTE, pids=megabytes, millicpus=megabytes * 10))
+    for tree in groups.trees:
+        for name in ("memory.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+            for file in tree.root.glob(f"stoker-{node_id}/one/{name}"):
+                assert int(file.read_text()) == 512 * MEBIBYTE
+
+
 def test_a_group_is_not_made_twice(groups: Groups) -> None:
     groups.group("one").make()
     with pytest.raises(FileExistsError):

@@ -102,14 +102,25 @@ def _remove(folder: Path) -> None:
 
 def _bound_v1(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
     if "memory" in controllers:
-        _write(folder / "memory.limit_in_bytes", bounds.memory_bytes)
-        if not _try_write(folder / "memory.memsw.limit_in_bytes", bounds.memory_bytes):
-            _write(folder / "memory.swappiness", 0)  # a kernel that does not account swap
+        _bound_memory_v1(folder, bounds.memory_bytes)
     if "pids" in controllers:
         _write(folder / "pids.max", bounds.pids)
     if "cpu" in controllers:
         _write(folder / "cpu.cfs_period_us", PERIOD_US)
         _write(folder / "cpu.cfs_quota_us", _quota_us(bounds))
+
+
+def _bound_memory_v1(folder: Path, size: int) -> None:
+    """Memory and memory with swap; the second may at no moment be less than the first."""
+    alone, with_swap = folder / "memory.limit_in_bytes", folder / "memory.memsw.limit_in_bytes"
+    if not with_swap.exists():
+        _write(alone, size)
+        _write(folder / "memory.swappiness", 0)
+    elif _try_write(alone, size):
+        _write(with_swap, size)
+    else:
+        _write(with_swap, size)
+        _write(alone, size)
 
 
 def _bound_v2(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
@@ -179,6 +190,8 @@ def _write(path: Path, value: int | str) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.write(descriptor, str(value).encode())
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} for {value}", str(path)) from None
     finally:
         os.close(descriptor)
 

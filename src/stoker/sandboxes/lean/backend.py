@@ -207,11 +207,10 @@ class Backend(contract.Backend):
         while not started.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([started])
-        if started.exception() is None:
-            sandbox = started.result()
-            while not sandbox.ended.done():
-                with suppress(asyncio.CancelledError):
-                    await sandbox.destroy()
+        while started.exception() is None:
+            with suppress(asyncio.CancelledError):
+                await started.result().destroy()
+                return
 
     def _destroy(self, number: int) -> None:
         if self._link is not None:
