@@ -137,7 +137,8 @@ def do_environment(event, context):
 
 def do_descriptors(event, context):
     """What a program started here has open."""
-    shown = subprocess.run(["/bin/ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True)
+    listing = ["/bin/ls", "-l", "/proc/self/fd"]
+    shown = subprocess.run(listing, stdout=subprocess.PIPE, text=True, check=True, close_fds=False)
     return [line.split(" -> ")[1] for line in shown.stdout.splitlines() if " -> " in line]
 
 

@@ -6,22 +6,38 @@ A process is known by its environment, which names a scratch folder below our ro
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+PATIENCE_MS = 2000  # for a killed process to be gone; one that waits for a dead disk may take for ever
 
 
 def sweep(root: Path, name: str = "") -> None:
     """End every process of one sandbox, or of all, and remove its folder; blocks meanwhile."""
     marker = os.fsencode(f"TMPDIR={root}/{name}")
     for pid in _find_marked(marker, is_whole=bool(name)):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            """It has ended."""
+        _kill_and_wait(pid)
     for folder in [root / name] if name else _folders(root):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_and_wait(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has ended
+        return
+    try:
+        os.kill(pid, signal.SIGKILL)
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        ended.poll(PATIENCE_MS)
+    except ProcessLookupError:
+        """It has ended meanwhile."""
+    finally:
+        os.close(pidfd)
 
 
 def _find_marked(marker: bytes, is_whole: bool) -> Iterator[int]:

@@ -29,7 +29,7 @@ from stoker.sandboxes.process import family
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-MAX_ORDER = 1024 * 1024
+MAX_ORDER, MAX_DESCRIPTORS = 1024 * 1024, 8
 BUSY_TICK_MS, IDLE_TICK_MS = 20, 200
 CANNOT_START = 127
 # What Python ignores; a program is started with nothing ignored.
@@ -41,9 +41,11 @@ def keep(link: socket.socket) -> None:
     """Fork a supervisor for each order, until the node closes the link."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are waited for by nobody
     while True:
-        order, descriptors, _, _ = socket.recv_fds(link, MAX_ORDER, 8)
+        order, descriptors, _, _ = socket.recv_fds(link, MAX_ORDER, MAX_DESCRIPTORS)
         if not order:
             return
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # `recv_fds` leaves them open to be inherited
         if os.fork() == 0:
             link.close()
             _supervise(json.loads(order), descriptors)
