@@ -24,7 +24,9 @@ PATIENCE_S = 2.0
 
 def main(arguments: list[str]) -> int:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    tests = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ)
+    tests = os.fork()  # not posix_spawn, after which a program ignores a signal of the library's own
+    if tests == 0:
+        os.execv(sys.executable, [sys.executable, *arguments])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _pass_on(tests, number))
     code = _reap_until(tests)
