@@ -231,7 +231,7 @@ class CallProtocol(HttpToolsProtocol):
 
     def _is_queued(self, cycle: FastExchange) -> bool:
         queued: Any = self.pipeline
-        return any(waiting is cycle for waiting, _ in queued)
+        return bool(queued) and any(waiting is cycle for waiting, _ in queued)
 
     def _begin_asgi(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue

@@ -113,10 +113,10 @@ class Pool:
         """Ask for a lease; `recipe(name)` is called when a sandbox has to be made for it."""
         number = next(self._lease_numbers)
         self._leasers[number] = (leaser, recipe)
-        self._recipes[need.revision, need.reuse] = recipe
+        self._recipes.setdefault((need.revision, need.reuse), recipe)
         self._feed(LeaseAsked(number, need))
-        if not self._is_hurrying and (self._plan.has_waiting or self._queueing):
-            self._schedule_tick()
+        if self._plan.has_waiting and not self._is_hurrying:
+            self._hurry()
         return number
 
     def give_back(
@@ -177,6 +177,8 @@ class Pool:
             self._loop.call_soon(self.give_back, action.lease, True)
             return
         taken[0].leased(Lease(action.lease, self._live[action.sandbox], action.source, action.runs_at_once))
+        if not action.runs_at_once and not self._is_hurrying:
+            self._hurry()
 
     def _refuse(self, action: RefuseLease) -> None:
         taken = self._leasers.pop(action.lease, None)
@@ -254,10 +256,14 @@ class Pool:
         self._schedule_tick()
 
     def _schedule_tick(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
         self._is_hurrying = self._plan.has_waiting or any(
             len(live.guests) > 1 for live in self._queueing.values()
         )
         delay = HURRY_S if self._is_hurrying else HOUSEKEEPING_S
         self._ticker = self._loop.call_later(delay, self._tick)
+
+    def _hurry(self) -> None:
+        """Somebody waits: the next tick comes soon."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._schedule_tick()
