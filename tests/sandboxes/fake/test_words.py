@@ -37,7 +37,7 @@ def launch(program: str = "fake") -> Launch:
 
 
 @pytest.mark.parametrize("event", [b"", b"[1]", b'{"a":"\xc3\xbc"}', b'{"do":"echo","value":[1]}'])
-async def test_it_echoes(guest: Guest, event: bytes) -> None:
+async def test_it_echoes_any_event(guest: Guest, event: bytes) -> None:
     assert (await guest.call(event)).value == {b"": {}, b"[1]": [1], b'{"a":"\xc3\xbc"}': {"a": "ü"}}.get(
         event, [1]
     )
