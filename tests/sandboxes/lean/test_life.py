@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,19 +115,21 @@ async def test_thirty_at_once_are_thirty_sandboxes(make: Make) -> None:
 
 
 async def test_fifty_lives_leave_the_helper_as_it_was(make: Make, lean: Backend, node_id: str) -> None:
-    def held() -> tuple[int, int, int, list[str]]:
+    def held() -> list[int]:
         pid = helper_pid(lean)
-        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
-        zygotes = children_of(pid)
-        return descriptors, len(os.listdir(f"/proc/{zygotes[0]}/fd")), len(zygotes), cgroups_of(node_id)
+        processes = [pid, *children_of(pid), os.getpid()]
+        return [len(os.listdir(f"/proc/{process}/fd")) for process in processes]
 
     await (await make()).destroy()
-    own, before = len(os.listdir("/proc/self/fd")), held()
-    mounts = Path("/proc/self/mountinfo").read_text()
+    before, mounts = held(), Path("/proc/self/mountinfo").read_text()
     for _ in range(50):
         await (await make()).destroy()
-    assert held() == before
-    assert len(os.listdir("/proc/self/fd")) == own
+    # The zygote closes what it handed on a moment after the sandbox is there, sometimes after its end.
+    give_up = time.monotonic() + leaks.PATIENCE_S
+    while held() > before and time.monotonic() < give_up:
+        await asyncio.sleep(0)
+    assert held() <= before
+    assert cgroups_of(node_id) == []
     assert Path("/proc/self/mountinfo").read_text() == mounts
 
 
@@ -307,4 +310,53 @@ async def test_a_fault_of_the_helper_is_an_error_and_leaves_nothing(node_id: str
     with pytest.raises(SandboxFailed):
         await backend.create(spec())
     await backend.close()
+    assert leaks.left([node_id]) == []
+
+
+UNPRIVILEGED = """
+import asyncio, os, sys
+from pathlib import Path
+import stoker.types
+from stoker.linux import privileges
+from stoker.sandboxes.contract import SandboxSpec
+from stoker.sandboxes.lean import Backend, Settings
+from stoker.types import Limits
+from sandboxes.lean.guests import FORKED, LAUNCHES, hello, run
+
+async def main():
+    await backend.open()
+    for id in ("one", "other"):
+        spec = SandboxSpec(id=id, launch=FORKED, limits=Limits(), code=Path(sys.argv[2]))
+        sandbox = await backend.create(spec)
+        await hello(sandbox)
+        assert await run(sandbox, "import os; answer = os.listdir('/app/function')") == ["main.py"]
+        assert (sandbox.usage().cpu_ms or 1) > 0
+        assert sandbox.oom_kills() == 0
+        await sandbox.destroy()
+        assert sandbox.ended.result().destroyed
+    await backend.close()
+
+backend = Backend(Settings(node_id=sys.argv[1]), LAUNCHES)
+backend.prepare()
+before = os.readlink("/proc/self/ns/mnt")
+privileges.give_up("", 64321, [Path(sys.argv[2]), *privileges.own_code(), Path("/root")])
+assert os.getresuid() == (64321,) * 3
+assert backend.problems() == []
+asyncio.run(main())
+print("held", os.readlink("/proc/self/ns/mnt") != before)
+"""
+
+
+def test_everything_works_after_the_node_has_given_root_up(
+    unopened: Backend, node_id: str, folder: Path
+) -> None:
+    (folder / "main.py").touch()
+    path = os.pathsep.join(place for place in sys.path if place)
+    run = subprocess.run(
+        [sys.executable, "-c", UNPRIVILEGED, node_id, str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert run.stdout.startswith(b"held")
     assert leaks.left([node_id]) == []

@@ -120,9 +120,10 @@ async def test_spares_are_as_many_as_wanted_and_no_more(make: Make, lean: Backen
 
 async def test_a_spare_that_ended_is_never_given_away(make: Make, lean: Backend) -> None:
     await make()
-    for pid in await wait_for_spares(lean):
+    killed = set(await wait_for_spares(lean))
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    while waiting(lean):
+    while killed & set(children_of(helper_pid(lean))):
         await asyncio.to_thread(threading.Event().wait, 0.005)
     assert await run(await make(), "answer = 1") == 1
 

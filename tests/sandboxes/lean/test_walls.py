@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from sandboxes.lean.conftest import Make
-from sandboxes.lean.guests import ENVIRONMENT, EXECUTED, FORKED, Raised, run
+from sandboxes.lean.guests import ENVIRONMENT, EXECUTED, FORKED, Raised, order, run
 from stoker.sandboxes.contract import Launch, Sandbox
 from stoker.types import MEBIBYTE, Network
 
@@ -200,6 +201,24 @@ async def test_the_filter_does_not_know_what_libraries_fall_back_from(make: Make
     assert set(answers.values()) == {"ENOSYS"}
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="there is no such other way in on this processor")
+@pytest.mark.parametrize(
+    "code",
+    ["b8 14000000 cd80 c3", "b8 27000040 0f05 c3"],
+    ids=["as a 32-bit program", "with x32's numbers"],
+)
+async def test_a_system_call_of_a_foreign_architecture_is_death(make: Make, code: str) -> None:
+    sandbox = await make()
+    source = f"""
+import ctypes, mmap
+memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+memory.write(bytes.fromhex({code!r}))
+ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))()
+"""
+    await order(sandbox, source)
+    assert (await sandbox.ended).signal == signal.SIGSYS
+
+
 async def test_threads_subprocesses_and_sockets_work_inside(make: Make) -> None:
     source = """
 import os, socket, subprocess, threading
@@ -245,6 +264,11 @@ answer = [
     assert set(read) <= {0, errno.EACCES, errno.EPERM, errno.ENOENT}
     assert set(written) <= {errno.EROFS, errno.EACCES, errno.ENOENT}
     assert processes == [1, 2]
+
+
+async def test_a_sandbox_goes_first_when_the_machine_is_out_of_memory(make: Make) -> None:
+    source = "answer = [int(open('/proc/%s/oom_score_adj' % name).read()) for name in (1, 'self')]"
+    assert await run(await make(), source) == [500, 500]
 
 
 async def test_the_machine_has_another_name_inside_and_no_other_users(make: Make) -> None:

@@ -35,11 +35,11 @@ class Sandbox(contract.Sandbox):
     async def destroy(self) -> None:
         if not self._is_closed:
             self._is_closed = True
+            if not self.ended.done():
+                self._end()  # first: the server inside ends by itself when it sees the channel close
             self.channel.close()
             for descriptor in self._descriptors:
                 os.close(descriptor)
-            if not self.ended.done():
-                self._end()
         # Not the future itself: a caller that is cancelled must not take the ending from the others.
         await asyncio.shield(self.ended)
 

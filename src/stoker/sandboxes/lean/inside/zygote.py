@@ -77,7 +77,6 @@ RESOURCES = {
     resource.RLIMIT_RTPRIO: 0,
     resource.RLIMIT_NICE: 0,
 }
-VICTIM = "500"  # oom_score_adj: when the machine is out of memory, a sandbox goes before anything else
 
 
 class Zygote:

@@ -48,7 +48,7 @@ from stoker.sandboxes.lean.packets import (
     unpack,
 )
 from stoker.sandboxes.lean.privileged.loop import Loop
-from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox
+from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox, Slots
 from stoker.sandboxes.lean.privileged.spares import FIRST_NUMBER, Spares
 from stoker.sandboxes.lean.privileged.zygotes import Nursery, Start, close_all
 
@@ -153,7 +153,7 @@ class Helper:
         self._sandboxes[sandbox.number] = sandbox
         try:
             fork, given = sandbox.make()
-        except (OSError, IndexError) as error:
+        except OSError as error:
             sandbox.trouble = str(error)
             self._finish(sandbox)
             return
@@ -180,6 +180,7 @@ class Helper:
         if self._is_closing:
             return False
         for odd in self._spares.surplus():
+            odd.is_destroyed = True
             odd.end()
         wanted = self._spares.next()
         if wanted is not None:
@@ -334,7 +335,7 @@ def main() -> None:
         Networks(),
         MountNamespace(),
         pidfd_open(config["node"]),
-        list(range(SLOTS)),
+        Slots(SLOTS),
         config["uid_base"],
         config["code_path"],
         config["workspace_path"],

@@ -8,6 +8,7 @@ function, and `release` lets its program start. One that is released with nothin
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import socket
@@ -22,6 +23,27 @@ from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETW
 OUR_PROCESSES = 1  # the first process of each sandbox is not the function's
 
 
+class Slots:
+    """Small numbers, each in the hands of one sandbox: the lowest that is free."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._next = 0
+        self._returned: list[int] = []
+
+    def take(self) -> int:
+        """Raises `OSError` when there is none."""
+        if self._returned:
+            return heapq.heappop(self._returned)
+        if self._next == self._number:
+            raise OSError(errno.EAGAIN, f"all {self._number} user ids for sandboxes are taken")
+        self._next += 1
+        return self._next - 1
+
+    def give_back(self, slot: int) -> None:
+        heapq.heappush(self._returned, slot)
+
+
 class Means(NamedTuple):
     """What sandboxes are made of."""
 
@@ -30,8 +52,7 @@ class Means(NamedTuple):
     mounts: MountNamespace
     node: int
     """The node's pidfd: the folders it gives are mounted where it is, which need not be where we are."""
-    slots: list[int]
-    """A heap of those not taken."""
+    slots: Slots
     uid_base: int
     code_path: str
     workspace_path: str
@@ -69,7 +90,7 @@ class Sandbox:
     def make(self) -> tuple[Fork, tuple[int, ...]]:
         """Get everything; what to order, with descriptors that are the order's. After `OSError`: `clear`."""
         means, order = self._means, self.order
-        self._slot = heapq.heappop(means.slots)
+        self._slot = means.slots.take()
         uid = gid = means.uid_base + self._slot
         if order.flags & HAS_WORKSPACE:
             # What a build leaves belongs to whoever gave it the folder.
@@ -181,7 +202,7 @@ class Sandbox:
         if self._network >= 0:
             self._means.networks.give_back(self._network)
         if self._slot >= 0:
-            heapq.heappush(self._means.slots, self._slot)
+            self._means.slots.give_back(self._slot)
         self._group, self._network, self._slot, self.pidfd = None, -1, -1, -1
 
     def _close_sources(self) -> None:

@@ -73,9 +73,10 @@ class Spares:
         shelf.ready.append(spare)
 
     def ended(self, spare: Sandbox) -> None:
-        """One has ended, ready or not: its launch is left alone until it is asked for again."""
+        """One has ended. Unless we wanted that, its launch is left alone until it is asked for again."""
         shelf = self._shelves[spare.order.launch]
-        shelf.pattern = None
+        if not spare.is_destroyed:
+            shelf.pattern = None
         if spare in shelf.ready:
             shelf.ready.remove(spare)
         elif not spare.is_running:

@@ -35,6 +35,7 @@ from stoker.sandboxes.lean.privileged.loop import Loop
 from stoker.sandboxes.lean.privileged.root import enter_root
 
 SHIPPED = (syscalls, packets, walls, zygote)
+VICTIM = "500"  # oom_score_adj: when the machine is out of memory, a sandbox goes before node and helper do
 AT_ONCE = 8  # orders under way: many more would fill the socket both ways, and both ends wait for ever
 # What the helper or Python ignores or catches; a program is started with none of that.
 UNTOUCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
@@ -169,6 +170,7 @@ class Nursery:
             for number in UNTOUCHED:
                 signal.signal(number, signal.SIG_DFL)
             try:
+                Path("/proc/self/oom_score_adj").write_text(VICTIM)
                 boot = [] if self._start.fork is None else shipped()
                 enter_root(self._start.shows, boot, BOOT)
                 if self._start.fork is None:

@@ -1,0 +1,135 @@
+"""The helper believes the node nothing but the shape of a packet, and lives through every other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import leaks
+from sandboxes.lean.guests import FORKED, hello, run
+from stoker.sandboxes.contract import SandboxSpec
+from stoker.sandboxes.lean import Backend
+from stoker.sandboxes.lean.packets import (
+    DESTROY,
+    FAILED,
+    HAS_CODE,
+    HAS_WORKSPACE,
+    HEAD,
+    MAKE,
+    MAKE_BODY,
+    READY,
+    Make,
+    pack,
+    receive,
+    send,
+    unpack,
+)
+from stoker.sandboxes.lean.privileged.main import take_make
+from stoker.types import MEBIBYTE, Limits
+
+GOOD = Make(0, 0, 64 * MEBIBYTE, 1000, 16, MEBIBYTE, 100, b"guest")
+
+
+@pytest.fixture
+def link(unopened: Backend, node_id: str) -> Iterator[socket.socket]:
+    """The node's end of the socket to a helper that is ready."""
+    unopened.prepare()
+    end = unopened._end
+    assert end is not None
+    end.settimeout(30)
+    assert unpack(receive(end)[0])[0] == READY
+    yield end
+    asyncio.run(unopened.close())
+    assert leaks.left([node_id]) == []
+
+
+packets = st.one_of(
+    st.binary(max_size=200),
+    st.builds(
+        lambda kind, number, body: HEAD.pack(kind, number) + body,
+        st.integers(0, 255),
+        st.integers(0, 2**64 - 1),
+        st.binary(max_size=MAKE_BODY.size + 5),
+    ),
+    st.builds(
+        lambda number, *fields: pack(MAKE, number, MAKE_BODY.pack(*fields)),
+        st.integers(0, 2**64 - 1),
+        st.integers(5, 2**16 - 1),  # no launch of ours: nothing is to be made here
+        st.integers(0, 2**16 - 1),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**32 - 1),
+        st.binary(max_size=64),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(packet=packets.filter(bool), kinds=st.lists(st.sampled_from(["/", "/dev/null", "socket"]), max_size=5))
+def test_the_helper_lives_through_every_packet(link: socket.socket, packet: bytes, kinds: list[str]) -> None:
+    descriptors = tuple(
+        socket.socket(socket.AF_UNIX).detach() if kind == "socket" else os.open(kind, os.O_RDONLY)
+        for kind in kinds
+    )
+    send(link, packet, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    # Something wrong in a way of its own: its answer is the proof that the one before did no harm.
+    send(link, pack(MAKE, 4242, b"short"))
+    while True:
+        kind, number, body = unpack(receive(link)[0])
+        assert kind == FAILED
+        if number == 4242 and b"another shape" in body:
+            break
+
+
+@pytest.mark.parametrize(
+    ("change", "descriptors", "complaint"),
+    [
+        ({"launch": 1}, (), "launch 1 of 1"),
+        ({"flags": 8}, (), "flags 0x8"),
+        ({"flags": HAS_CODE}, (), "0 descriptors for flags 0x1"),
+        ({}, ("/",), "1 descriptors for flags 0x0"),
+        ({"flags": HAS_CODE | HAS_WORKSPACE}, ("/",), "1 descriptors for flags 0x3"),
+        ({"flags": HAS_CODE}, ("/dev/null",), "not a folder"),
+        ({"name": b"../x"}, (), "no name"),
+        ({"name": b"a\0b"}, (), "no name"),
+        ({"name": b""}, (), "no name"),
+        ({"memory_bytes": 0}, (), "bounds"),
+        ({"memory_bytes": 2**63}, (), "bounds"),
+        ({"pids": 2**23}, (), "bounds"),
+        ({"scratch_inodes": 0}, (), "bounds"),
+    ],
+)
+def test_every_field_of_an_order_is_checked(
+    change: dict[str, int], descriptors: tuple[str, ...], complaint: str
+) -> None:
+    opened = [os.open(path, os.O_PATH) for path in descriptors]
+    try:
+        with pytest.raises(ValueError, match=complaint):
+            take_make(MAKE_BODY.pack(*GOOD._replace(**change)), opened, 1)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def test_a_good_order_is_taken_as_it_is() -> None:
+    assert take_make(MAKE_BODY.pack(*GOOD), [], 1) == GOOD
+
+
+async def test_ending_what_was_never_made_ends_nothing(lean: Backend) -> None:
+    sandbox = await lean.create(SandboxSpec(id="guest", launch=FORKED, limits=Limits()))
+    await hello(sandbox)
+    assert lean._link is not None
+    for number in (0, 77, 2**63 + 1, 2**64 - 1):
+        lean._link.send(pack(DESTROY, number))
+    assert await run(sandbox, "answer = 1") == 1
+    await sandbox.destroy()
