@@ -172,6 +172,7 @@ class Call:
         try:
             pin = await self._rooms.code.fetch(self.invocation.function)
         except NodeError as error:
+            self.phases.code = self._lap()
             self._settle(error)
         else:
             self.pinned(pin)

@@ -118,7 +118,8 @@ class Node:
         self._tasks = tasks
         self._gate = Gate(settings.max_calls, settings.max_calls_per_function)
         self.records = Records(settings.home / "records.sqlite", settings.record_keep)
-        self.pool = Pool(settings.memory_mb or _ram_mb(), self._spawn)
+        assert settings.memory_mb is not None
+        self.pool = Pool(settings.memory_mb, self._spawn)
         backend = ground.backends[settings.sandbox]
         workshop = Workshop(backend, ground.builder, BUILD_STEPS)
         self.code = Cache(settings, workshop, self._choose, self.records)
@@ -182,7 +183,7 @@ class Node:
     def _record(self, invocation: Invocation, end: Outcome | NodeError, created_at: float) -> None:
         self.metrics.settled(end)
         if isinstance(end, Outcome):
-            self.records.add(InvocationRecord.of(end, created_at))
+            self.records.add(InvocationRecord.of(end, created_at, invocation.door))
 
     # Opening and closing
 
@@ -239,6 +240,7 @@ def serve(settings: Settings, listening: socket.socket, ready: Callable[[], None
 
     `ready` is called when it answers. Raises `NodeError` when it cannot start.
     """
+    settings = msgspec.structs.replace(settings, memory_mb=settings.memory_mb or _ram_mb())
     ground = lay_ground(settings)
     if os.geteuid() == 0:
         privileges.give_up(settings.user, settings.node_uid, _needed_paths(settings, ground))

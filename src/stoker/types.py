@@ -97,6 +97,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     function: str
     """The function's key."""
     body: bytes
+    door: str = ""
+    """Through which it came in."""
     deadline: float
     """The caller's patience, on the monotonic clock, waiting in line included."""
     reuse: Reuse = Reuse.PROCESS

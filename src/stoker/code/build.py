@@ -86,6 +86,10 @@ class Builder:
                 (stage / "work").mkdir(parents=True)
                 (stage / "ready").mkdir()
             yield stage
+        except (StorageFull, OSError):
+            self._trash.take(stage)
+            await self._trash.wait_empty()  # the next call finds the room that this one took
+            raise
         finally:
             self._trash.take(stage)
 

@@ -20,6 +20,7 @@ from stoker.types import Function, Network, Reuse
 FILE = "config.json"
 MAX_CONFIG_BYTES = 64 * 1024
 MIN_MEMORY_MB = 8
+MOST_MEMORY_MB = 64 * 1024 * 1024  # where the node's own memory is not known
 MAX_CONCURRENCY = 10_000
 MAX_SHOWN = 60
 RESERVED = ".stoker"
@@ -167,7 +168,7 @@ def _one_of(kind: type[Reuse] | type[Network]) -> Callable[[str, Any], Any]:
 
 def check(wish: Wish, terms: Terms, refusal: type[Refused], where: str = "") -> None:
     """Whether this node grants what is asked for. Raises `refusal`, naming key, value and range."""
-    most_memory = terms.max_memory_mb or 64 * 1024 * 1024
+    most_memory = terms.max_memory_mb or terms.memory_mb or MOST_MEMORY_MB
     ranges = (
         ("memory_mb", wish.memory_mb, MIN_MEMORY_MB, most_memory, ""),
         ("timeout", wish.timeout_s, 0.001, terms.max_timeout_s, " s"),
@@ -176,7 +177,8 @@ def check(wish: Wish, terms: Terms, refusal: type[Refused], where: str = "") -> 
     )
     for key, value, least, most, unit in ranges:
         if value is not None and not least <= value <= most:
-            raise refusal(f"{where}{key!r} is {value:g}{unit}; this node allows {least:g} to {most:g}{unit}")
+            allowed = f"{least:.12g} to {most:.12g}{unit}"
+            raise refusal(f"{where}{key!r} is {value:.12g}{unit}; this node allows {allowed}")
     if wish.network is not None and wish.network is not Network.NONE:
         raise refusal(f"{where}'network' is {wish.network.value!r}; there is 'none'")
 

@@ -18,6 +18,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     default_cpus: float = 1.0
     default_pids: int = 64
     default_scratch_mb: int = 64
+    memory_mb: int | None = None
     max_memory_mb: int | None = None
     max_timeout_s: float = 900.0
     build_timeout_s: float = 300.0

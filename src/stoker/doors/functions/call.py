@@ -54,6 +54,7 @@ class Caller:
             id=self._node.new_id(),
             function=f"{CATALOG}/{name}",
             body=exchange.body or EMPTY_EVENT,
+            door="functions",
             deadline=exchange.received + self._patience_s,
             reuse=Reuse.PROCESS,
         )

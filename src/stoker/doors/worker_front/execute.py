@@ -48,6 +48,7 @@ class Execute:
             id=self._node.new_id(),
             function=f"{CATALOG}/{name}",
             body=body,
+            door="worker_front",
             deadline=exchange.received + self._patience_s,
             reuse=Reuse.SANDBOX if state.using_rest_mode else Reuse.NONE,
             keep_s=float(state.rest_container_life_time) if state.using_rest_mode else None,
