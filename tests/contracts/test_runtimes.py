@@ -10,6 +10,7 @@ import pytest
 
 from contracts.conftest import Invite
 from contracts.guests import RESULT_BYTES, Answer, Guest
+from stoker import plugins
 from stoker.runtimes.contract import Runtime
 from stoker.sandboxes.contract import Backend
 from stoker.types import MEBIBYTE, FunctionError, Limits
@@ -18,10 +19,9 @@ PATIENT = {"python": "main.patient_handler", "nodejs": "index.patient"}
 FLOOD_BYTES = 100 * MEBIBYTE
 
 
-@pytest.fixture(autouse=True)
-def real(backend: Backend) -> None:
-    if backend.name == "fake":
-        pytest.skip("the fake sandbox runs no language")
+# The fake runs no language.
+REAL = [name for name in plugins.names("sandboxes") if name != "fake"]
+pytestmark = pytest.mark.parametrize("unopened", REAL, indirect=True)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """A fresh process for each call, forked from this one after the function was loaded.
 
-Theory. The server runs no function code once it serves: it reads calls, forks, and relays. A call's
-process has no way to the channel; it hands its one answer to the server through a pipe of its own,
-which is checked and passed on under the number the server knows. Descriptors 1 and 2 are pipes too,
-relayed as LOG frames. A process that ends without an answer becomes EXITED. It leads a session and
-group of its own, killed when the process has ended, so that what it started ends with it.
+Theory. The server runs no function code once it serves: it reads calls, hands each to a process that
+was forked ahead, and relays. An answer is passed on under the number that the server knows, if it is
+an answer at all; what is written becomes LOG frames, always before the answer. A process that ends
+without one becomes EXITED. It leads a session and group of its own, killed when the process has ended,
+so that what it started ends with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 import sys
 from functools import partial
 
-from . import leaving, streams
+from . import leaving
 from .channel import (
     CALL,
     CANCEL,
@@ -31,6 +31,7 @@ from .channel import (
     write_error,
     write_frame,
 )
+from .child import Child, fork
 from .function import Function
 
 TYPE_CHECKING = False  # a name type checkers know; importing `typing` takes 2.5 ms of a start
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _EXIT = struct.Struct("!iiQ")
 _SLACK = 1024 * 1024  # what an answer may be longer than the largest result; as on the node's side
 _MOST_DRAINS = 16  # a pipe holds one chunk, or 16 if the function made it as large as it may
+_QUIET_MS = 2  # how long nothing happens before the next process is forked ahead
 
 
 def serve_calls(channel: Channel, function: Function) -> None:
@@ -53,32 +55,14 @@ def serve_calls(channel: Channel, function: Function) -> None:
         server.kill_all()
 
 
-class _Process:
-    """One call's process, seen from the server."""
-
-    def __init__(self, number: int, pid: int, answer: int, output: dict[int, int]) -> None:
-        self.number = number
-        self.pid = pid
-        self.answer = answer
-        self.output = output
-        self.received = bytearray()
-        self.is_settled = False
-        self.is_cancelled = False
-
-    def kill(self) -> None:
-        for kill in (os.kill, os.killpg):
-            try:
-                kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:  # not its own group yet
-                pass
-
-
 class _Server:
     def __init__(self, channel: Channel, function: Function) -> None:
         self._channel = channel
         self._function = function
-        self._processes: dict[int, _Process] = {}
-        self._calls: dict[int, _Process] = {}
+        self._spare: Child | None = None
+        self._has_time = False
+        self._children: dict[int, Child] = {}
+        self._calls: dict[int, Child] = {}
         self._actions: dict[int, Callable[[], object]] = {}
         self._poll = select.poll()
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -90,13 +74,18 @@ class _Server:
     def serve(self) -> None:
         self._take_frames()  # those that came together with LOAD
         while True:
-            for fd, _ in self._poll.poll():
+            happened = self._poll.poll(_QUIET_MS if self._spare is None else None)
+            for fd, _ in happened:
                 if fd in self._actions:  # an earlier one may have closed it
                     self._actions[fd]()
+            # Ahead of the next call, but not in the way of this one's answer.
+            if self._spare is None and (self._has_time or not happened):
+                self._spare = self._fork()
+            self._has_time = False
 
     def kill_all(self) -> None:
-        for process in self._processes.values():
-            process.kill()
+        for child in self._children.values():
+            child.kill()
 
     def _watch(self, fd: int, action: Callable[[], object]) -> None:
         self._actions[fd] = action
@@ -118,70 +107,45 @@ class _Server:
         while frame is not None:
             kind, number, payload = frame
             if kind == CALL:
-                self._start(number, payload)
+                self._begin(number, payload)
             elif kind == CANCEL:
                 self._cancel(number)
             else:
                 sys.exit(leaving.PROTOCOL_ERROR)
             frame = self._channel.take()
 
+    def _begin(self, number: int, payload: bytes) -> None:
+        child, self._spare = self._spare or self._fork(), None
+        if child is None:
+            problem = "no process could be made for this call: there are too many, or no memory"
+            self._channel.send(write_error(number, 0, 0, ("OutOfProcesses", problem, "")))
+        else:
+            self._calls[number] = child
+            child.order(number, payload)
+
     def _cancel(self, number: int) -> None:
         if number in self._calls:
             self._calls[number].is_cancelled = True
             self._calls[number].kill()
 
-    # A call's beginning
-
-    def _start(self, number: int, payload: bytes) -> None:
-        pipes: list[tuple[int, int]] = []
+    def _fork(self) -> Child | None:
         try:
-            pipes.extend(os.pipe2(os.O_CLOEXEC) for _ in range(3))
-            pid = os.fork()
-        except OSError as error:
-            problem = f"no process could be made for this call: {error.strerror}"
-            self._channel.send(write_error(number, 0, 0, ("OutOfProcesses", problem, "")))
-            for fd in (fd for pipe in pipes for fd in pipe):
-                os.close(fd)
-            return
-        if pid == 0:
-            self._run_call(number, payload, *(write for _, write in pipes))
-        for read, write in pipes:
-            os.close(write)
-            os.set_blocking(read, False)
-        answer, stdout, stderr = (read for read, _ in pipes)
-        self._adopt(_Process(number, pid, answer, {1: stdout, 2: stderr}))
-
-    def _adopt(self, process: _Process) -> None:
-        self._processes[process.pid] = self._calls[process.number] = process
-        self._watch(process.answer, partial(self._read_answer, process))
-        for stream in process.output:
-            self._watch(process.output[stream], partial(self._relay, process, stream))
-
-    def _run_call(self, number: int, payload: bytes, answer: int, stdout: int, stderr: int) -> None:
-        """The life of the call's own process; never returns."""
-        with leaving.process_ends():
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for fd in self._actions:  # the channel and what belongs to other calls
-                os.close(fd)
-            os.dup2(stdout, 1)
-            os.dup2(stderr, 2)
-            os.close(stdout)
-            os.close(stderr)
-            _refresh_randomness()
-            frame = self._function.answer(number, payload)
-            streams.flush()
-            Channel(answer).send(frame)
-            os._exit(0)
+            child = fork(self._function, self._actions)
+        except OSError:
+            return None
+        self._children[child.pid] = child
+        self._watch(child.answer, partial(self._read_answer, child))
+        for stream, fd in child.output.items():
+            self._watch(fd, partial(self._relay, child, stream))
+        return child
 
     # What comes from a call
 
-    def _relay(self, process: _Process, stream: int) -> bool:
+    def _relay(self, child: Child, stream: int) -> bool:
         """Pass on what is in the pipe; whether there was anything."""
-        data = self._read(process.output[stream])
+        data = self._read(child.output[stream])
         if data:
-            self._channel.send(write_frame(LOG, process.number, bytes((stream,)) + data))
+            self._channel.send(write_frame(LOG, child.number, bytes((stream,)) + data))
         return bool(data)
 
     def _read(self, fd: int) -> bytes:
@@ -196,36 +160,39 @@ class _Server:
             self._close(fd)
         return data
 
-    def _read_answer(self, process: _Process) -> bool:
+    def _read_answer(self, child: Child) -> bool:
         """Take what is in the pipe; whether there was anything."""
-        data = self._read(process.answer)
-        process.received += data
+        data = self._read(child.answer)
+        child.received += data
         if data:
-            self._check_answer(process)
+            self._check_answer(child)
         return bool(data)
 
-    def _check_answer(self, process: _Process) -> None:
-        received = process.received
-        if process.is_settled or len(received) < HEADER.size:
+    def _check_answer(self, child: Child) -> None:
+        received = child.received
+        if child.is_settled or len(received) < HEADER.size:
             return
         length, kind, _ = HEADER.unpack_from(received)
         if kind not in (RESULT, ERROR) or length > self._function.result_bytes + _SLACK:
-            process.kill()
+            child.kill()
         elif len(received) >= HEADER.size + length:
-            self._settle(process, write_frame(kind, process.number, bytes(received[9 : 9 + length])))
+            self._settle(child, write_frame(kind, child.number, bytes(received[9 : 9 + length])))
 
     # A call's end
 
-    def _settle(self, process: _Process, frame: bytes) -> None:
+    def _settle(self, child: Child, frame: bytes) -> None:
         """Say the call's end, behind what it has written."""
-        process.is_settled = True
-        del self._calls[process.number]
-        for stream in process.output:
+        child.is_settled = self._has_time = True
+        del self._calls[child.number]
+        for stream in child.output:
             drains = 0
-            while drains < _MOST_DRAINS and self._relay(process, stream):
+            while drains < _MOST_DRAINS and self._relay(child, stream):
                 drains += 1
         self._channel.send(frame)
-        for fd in (process.answer, *process.output.values()):
+        self._let_go(child)
+
+    def _let_go(self, child: Child) -> None:
+        for fd in (child.answer, *child.output.values()):
             if fd in self._actions:
                 self._close(fd)
 
@@ -241,28 +208,25 @@ class _Server:
             self._bury(ended.si_pid)
 
     def _bury(self, pid: int) -> None:
-        process = self._processes.pop(pid, None)
-        if process is None:  # an orphan, or something the function started while it was imported
+        child = self._children.pop(pid, None)
+        if child is None:  # an orphan, or something the function started while it was imported
             os.waitpid(pid, 0)
             return
-        # HOLDS: before it is reaped; afterwards the number may be another process's.
-        process.kill()
+        child.kill()
         _, status, used = os.wait4(pid, 0)
-        while not process.is_settled and self._read_answer(process):
+        if child is self._spare:
+            self._spare = None
+            child.close_order()
+            self._let_go(child)
+            return
+        while not child.is_settled and self._read_answer(child):
             """It may have ended right behind its answer."""
-        if not process.is_settled:
-            self._settle(process, self._write_ending(process, status, used.ru_utime + used.ru_stime))
+        if not child.is_settled:
+            self._settle(child, self._write_ending(child, status, used.ru_utime + used.ru_stime))
 
-    def _write_ending(self, process: _Process, status: int, cpu_s: float) -> bytes:
-        if process.is_cancelled:
-            return write_error(process.number, 0, int(cpu_s * 1e9), ("Cancelled", "the caller has left", ""))
+    def _write_ending(self, child: Child, status: int, cpu_s: float) -> bytes:
+        if child.is_cancelled:
+            return write_error(child.number, 0, int(cpu_s * 1e9), ("Cancelled", "the caller has left", ""))
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1
         by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else -1
-        return write_frame(EXITED, process.number, _EXIT.pack(code, by, int(cpu_s * 1e9)))
-
-
-def _refresh_randomness() -> None:
-    """Calls must not draw the same numbers; `random` sees to itself."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+        return write_frame(EXITED, child.number, _EXIT.pack(code, by, int(cpu_s * 1e9)))
