@@ -72,15 +72,18 @@ def lay_ground(settings: Settings) -> Ground:
         for runtime in usable
         for launch in (runtime.launch(interpreter) for interpreter in runtime.interpreters())
     }
-    builder = builder_launch(_builders_python(usable, launches), settings, launches.values())
-    backends = _backends(settings, (*launches.values(), builder))
+    python = _usual_python(usable, launches)
+    builder = builder_launch(python, settings, launches.values())
+    others = (launch for launch in launches.values() if launch is not python)
+    # The first is the one that a backend makes ready before anybody asks.
+    backends = _backends(settings, (python, *others, builder))
     for backend in backends.values():
         backend.prepare()
     return Ground(usable, launches, builder, backends)
 
 
-def _builders_python(runtimes: tuple[Runtime, ...], launches: dict[str, Launch]) -> Launch:
-    """The launch that builds run with."""
+def _usual_python(runtimes: tuple[Runtime, ...], launches: dict[str, Launch]) -> Launch:
+    """What functions get that ask for no version, and what builds run with."""
     for runtime in runtimes:
         if runtime.name == "python":
             return launches[f"python-{runtime.default().version}"]

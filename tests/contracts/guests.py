@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from stoker.runtimes.wire import HEADER, Load, Session
+from stoker.runtimes.wire import HEADER, PERMIT, Load, Session
 from stoker.sandboxes.contract import Backend, Launch, Sandbox, SandboxSpec
 from stoker.types import MEBIBYTE, Ending, FunctionError, Limits
 
@@ -124,7 +124,7 @@ class Guest:
         body = msgspec.json.encode(event)
         call.number = self.session.queue(call, secrets.token_bytes(16), BUDGET_MS, body)
         if permits:
-            os.eventfd_write(self.sandbox.permits, permits)
+            os.write(self.sandbox.permits, PERMIT * permits)
         return call
 
     def say(self, kind: int, payload: bytes = b"") -> None:

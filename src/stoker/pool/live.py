@@ -9,14 +9,13 @@ finds them all. Where calls are concurrent the runtime sends `LOG` frames instea
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import select
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from stoker.runtimes.wire import CallListener, Load, Session
+from stoker.runtimes.wire import PERMIT, CallListener, Load, Session
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError
 
@@ -114,18 +113,22 @@ class Live:
         number, self._queued = self._queued, 0
         if number and not self._is_over:
             assert self.sandbox.permits is not None
-            os.eventfd_write(self.sandbox.permits, number)
-            self.session.send_queued()
+            try:
+                os.write(self.sandbox.permits, PERMIT * number)
+            except BlockingIOError:
+                self._end(Ending(destroyed=True), "it takes none of its permits")
+            else:
+                self.session.send_queued()
 
     def take_back(self) -> None:
         """Take back the queued calls that have not begun, because the one in front runs long."""
         self._send_queued()
-        number_of_permits = 0
         assert self.sandbox.permits is not None
-        with contextlib.suppress(BlockingIOError):
-            while os.eventfd_read(self.sandbox.permits):
-                number_of_permits += 1
-        for number in list(self.guests)[len(self.guests) - number_of_permits :]:
+        try:
+            permits = len(os.read(self.sandbox.permits, READ_BYTES)) // len(PERMIT)
+        except BlockingIOError:
+            return
+        for number in list(self.guests)[max(0, len(self.guests) - permits) :]:
             guest = self.guests.pop(number)
             self.session.forget(number)
             self._taken_back = number

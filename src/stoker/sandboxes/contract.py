@@ -5,7 +5,7 @@ which the started program speaks frames (see `stoker.runtimes.wire`). A runtime 
 backends. So they add rather than multiply.
 
 Seen from inside, on every backend: descriptor 3 is the channel (a Unix stream socket), 0 is
-`/dev/null`, 1 and 2 are pipes that the node reads, 4 is the semaphore of permits where the backend
+`/dev/null`, 1 and 2 are pipes that the node reads, 4 is the pipe of permits where the backend
 has one (see `docs/wire.md`); nothing else is open. The environment holds
 what `Launch.environment` says and nothing else.
 
@@ -101,7 +101,7 @@ class Sandbox(ABC):
     stderr: int
     """Our ends of what is written to descriptors 1 and 2 inside: non-blocking, readable."""
     permits: int | None = None
-    """Our end of the semaphore that is descriptor 4 inside; None: calls never queue in this sandbox."""
+    """Our end of the pipe of permits (`linux.permits`); None: calls never queue in this sandbox."""
     code_path: str
     """Where the code folder is, seen from inside."""
     workspace_path: str

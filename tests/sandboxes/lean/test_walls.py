@@ -149,7 +149,29 @@ for number in os.listdir("/proc/self/fd"):
         pass  # the folder's own, gone by now
 """
     found = await run(await make(launch), source)
-    assert found == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket", "4": "anon_inode"}
+    assert found == {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket", "4": "pipe"}
+
+
+@BOTH
+async def test_permits_can_be_taken_but_not_given_nor_made_to_block_us(make: Make, launch: Launch) -> None:
+    source = """
+import fcntl, os
+answer = []
+for attempt in (
+    lambda: os.write(4, bytes(8)),
+    lambda: os.open("/proc/self/fd/4", os.O_WRONLY | os.O_NONBLOCK),
+    lambda: fcntl.fcntl(4, fcntl.F_SETFL, 0),
+):
+    try:
+        attempt()
+        answer.append("done")
+    except OSError as error:
+        answer.append(error.strerror)
+"""
+    sandbox = await make(launch)
+    assert await run(sandbox, source) == ["Bad file descriptor", "Permission denied", "done"]
+    assert sandbox.permits is not None
+    assert not os.get_blocking(sandbox.permits)
 
 
 @BOTH

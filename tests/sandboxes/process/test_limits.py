@@ -29,7 +29,7 @@ for name in os.listdir('/proc/self/fd'):
 say(sorted(kinds.items()))
 """
     opened = await hear(await backend.create(spec(python(text))))
-    assert opened == "[(0, '/dev/null'), (1, 'pipe'), (2, 'pipe'), (3, 'socket'), (4, 'anon_inode')]"
+    assert opened == "[(0, '/dev/null'), (1, 'pipe'), (2, 'pipe'), (3, 'socket'), (4, 'pipe')]"
 
 
 async def test_its_environment_is_the_launch_s_with_its_own_scratch(backend: Backend, root: Path) -> None:

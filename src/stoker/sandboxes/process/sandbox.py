@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stoker.errors import SandboxFailed
+from stoker.linux.permits import make_permits
 from stoker.sandboxes import contract
 from stoker.types import Ending, Usage
 
@@ -29,16 +30,16 @@ class Ends:
             undoing.callback(self.control.close)
             undoing.callback(control.close)
             (self.stdout, stdout), (self.stderr, stderr) = _pipe(undoing), _pipe(undoing)
-            self.permits = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+            self.permits, permits = make_permits()
             undoing.pop_all()
         for ours in (self.channel, self.control):
             ours.setblocking(False)
-        self._inner = (control.detach(), stdout, stderr, inner.detach())
+        self._inner = (control.detach(), stdout, stderr, inner.detach(), permits)
 
     @property
     def inner(self) -> tuple[int, ...]:
         """As the supervisor takes them: its own socket, then descriptors 1, 2, 3 and 4 inside."""
-        return (*self._inner, self.permits)
+        return self._inner
 
     def close_inner(self) -> None:
         for descriptor in self._inner:

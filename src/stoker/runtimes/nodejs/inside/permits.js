@@ -1,4 +1,4 @@
-// The semaphore by which the node can take queued calls back.
+// The pipe of permits by which the node can take queued calls back.
 'use strict';
 
 const fs = require('fs');
@@ -8,7 +8,7 @@ const taken = Buffer.alloc(8);
 
 function areThere() {
   try {
-    return fs.readlinkSync(`/proc/self/fd/${FD}`).endsWith('[eventfd]');
+    return fs.readlinkSync(`/proc/self/fd/${FD}`).startsWith('pipe:');
   } catch {
     return false;
   }

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from stoker.linux.cgroups import Bounds, Counts, Group, Groups
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace
 from stoker.linux.network import Networks
+from stoker.linux.permits import make_permits
 from stoker.linux.processes import kill
 from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, Fork, Make, receive
 
@@ -137,12 +138,12 @@ class Sandbox:
         self.private, private = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         out, stdout = os.pipe()
         err, stderr = os.pipe()
-        permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._ends = [ours.detach(), out, err, permits]
+        granting, permits = make_permits()
+        self._ends = [ours.detach(), out, err, granting]
         for end in self._ends:
             os.set_blocking(end, False)
         self.private.setblocking(False)
-        return channel.detach(), stdout, stderr, os.dup(permits), private.detach()
+        return channel.detach(), stdout, stderr, permits, private.detach()
 
     def assign(self) -> None:
         """Move in the function's folders. HOLDS: its program has not been released."""

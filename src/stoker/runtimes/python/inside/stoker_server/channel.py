@@ -97,7 +97,7 @@ class Channel:
 
 
 def has_permits() -> bool:
-    """Whether this sandbox has a semaphore of permits; what the function starts does not inherit it."""
+    """Whether this sandbox has a pipe of permits; what the function starts does not inherit it."""
     try:
         os.set_inheritable(PERMITS_FD, False)
     except OSError:
