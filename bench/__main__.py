@@ -62,7 +62,8 @@ class Bench:
         with ExitStack() as stack:
             engine = self._engine(stack, binary)
             node = stack.enter_context(system.running(self.sandbox))
-            plain_port, _ = stack.enter_context(probes.plain_server())
+            plain_port = stack.enter_context(probes.plain_server())
+            relay_port = stack.enter_context(probes.relay())
             node.deploy("warm", {"reuse": "process"})
             node.deploy("cold", {"reuse": "none"})
             for name in ("warm", "cold"):
@@ -70,7 +71,7 @@ class Bench:
             for number in range(1, self.plan.rounds + 1):
                 self.console.print(f"round {number} of {self.plan.rounds}", style="dim")
                 self._probe(binary, server_file)
-                self._latencies(node)
+                self._latencies(node, relay_port)
                 self._rates(node, plain_port)
                 if engine is not None:
                     self.add("dr_us", statistics.median(engine.runs_us(binary, self.plan.docker_runs)))
@@ -94,12 +95,14 @@ class Bench:
         starts = probes.start_us([str(binary), "-I", "-S", "-c", "pass"], self.plan.starts)
         self.add("p0_us", statistics.median(starts))
 
-    def _latencies(self, node: system.System) -> None:
+    def _latencies(self, node: system.System, relay_port: int) -> None:
         null = client.request("GET", "/health")
         warm = client.request("POST", "/functions/warm/call", client.BODY)
         cold = client.request("POST", "/functions/cold/call", client.BODY)
+        relayed = client.Connection(relay_port)
         connection = client.Connection(node.port)
         try:
+            self.add("x0_us", statistics.median(relayed.round_trips_us(warm, self.plan.calls)))
             connection.latencies(null, 50)
             connection.latencies(warm, 50)
             self.add_latencies("h0", connection.latencies(null, self.plan.calls))
@@ -108,6 +111,7 @@ class Bench:
             self.add_latencies("s1_busy", connection.latencies(cold, self.plan.cold_calls))
         finally:
             connection.close()
+            relayed.close()
 
     def _rates(self, node: system.System, plain_port: int) -> None:
         self.add("ru_rate", client.rate(plain_port, "/", self.plan.rate_s).per_second)
@@ -135,29 +139,40 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="less of everything; under a minute")
     parser.add_argument("--sandbox", default="", help="the backend to measure; as root lean, else process")
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"where the results go ({RESULTS.name})")
+    parser.add_argument(
+        "--page", type=Path, help="also write the tables to this page, below its first line `---`"
+    )
     given = parser.parse_args()
     console = Console(highlight=False, width=max(110, Console().width))
-    sandbox = given.sandbox or system.default_sandbox()
-    bench = Bench(QUICK if given.quick else FULL, sandbox, console)
-    noises = machine.Listening()
+    bench = Bench(QUICK if given.quick else FULL, given.sandbox or system.default_sandbox(), console)
+    listening = machine.Listening()
     try:
         bench.run()
     except client.Failed as error:
         console.print(f"failed: {error}", style="red", markup=False)
         return 1
-    noise = noises.stop()
-    goals = table.rows(bench.series, bench.missing)
-    table.show(console, bench.series, goals, bench.missing)
-    what = machine.describe()
-    isolation = WALLS.get(sandbox, sandbox)
-    console.print(f"isolation: {isolation}")
-    console.print(
-        f"{what.cpus} × {what.cpu}, kernel {what.kernel}; "
-        f"load {noise.load}, steal {noise.steal_percent} %, cpu pressure {noise.cpu_pressure_percent} %"
-    )
-    result = {"machine": what, "noise": noise, "isolation": isolation, "goals": goals, "series": bench.series}
-    given.json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    report(bench, listening.stop(), given.json, given.page)
     return 0
+
+
+def report(bench: Bench, noise: machine.Noise, results: Path, page: Path | None) -> None:
+    """Print the tables, write the results, and the page when one is wanted."""
+    what, isolation = machine.describe(), WALLS.get(bench.sandbox, bench.sandbox)
+    goals = table.rows(bench.series, bench.missing)
+    circumstances = [
+        f"isolation: {isolation}",
+        f"{what.cpus} × {what.cpu}, kernel {what.kernel}, Python {what.python}",
+        f"load {noise.load}, steal {noise.steal_percent} %, cpu pressure {noise.cpu_pressure_percent} %",
+    ]
+    table.show(bench.console, bench.series, goals, bench.missing)
+    for line in circumstances:
+        bench.console.print(line, markup=False)
+    result = {"machine": what, "noise": noise, "isolation": isolation, "goals": goals, "series": bench.series}
+    results.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    if page is not None:
+        head, rule, _ = page.read_text("utf-8").partition("\n---\n")
+        tables = table.markdown(bench.series, goals, bench.missing, circumstances)
+        page.write_text(f"{head}{rule}\n{tables}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,18 @@ class Connection:
             took.append((time.perf_counter_ns() - began) / 1000)
         return took
 
+    def round_trips_us(self, data: bytes, count: int) -> list[float]:
+        """The same against a server that gives back what it gets."""
+        took = []
+        for _ in range(count):
+            began = time.perf_counter_ns()
+            self._socket.sendall(data)
+            received = self._socket.recv(65536)
+            while len(received) < len(data):
+                received += self._more(received)
+            took.append((time.perf_counter_ns() - began) / 1000)
+        return took
+
     def exchange(self, data: bytes) -> bytes:
         """The body of the reply; raises `Failed` unless it is a 200."""
         self._socket.sendall(data)

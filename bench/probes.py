@@ -80,15 +80,29 @@ def wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 @contextmanager
-def plain_server() -> Iterator[tuple[int, int]]:
-    """RU: uvicorn with uvloop and httptools and a raw ASGI echo; yields its port and pid."""
+def plain_server() -> Iterator[int]:
+    """RU: uvicorn with uvloop and httptools and a raw ASGI echo; yields its port."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "bench.echo:app", "--port", str(port), "--loop", "uvloop"]
-    command += ["--http", "httptools", "--no-access-log", "--log-level", "warning", "--lifespan", "off"]
-    process = subprocess.Popen(command, cwd=HERE.parent)
+    command = ["uvicorn", "bench.echo:app", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+    command += ["--no-access-log", "--log-level", "warning", "--lifespan", "off"]
+    with _serving(command, port):
+        yield port
+
+
+@contextmanager
+def relay() -> Iterator[int]:
+    """X0: a bare relay to another process; yields its port."""
+    port = free_port()
+    with _serving(["bench.relay", str(port)], port):
+        yield port
+
+
+@contextmanager
+def _serving(module: list[str], port: int) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-m", *module], cwd=HERE.parent)
     try:
         wait_until_it_answers(process, port)
-        yield port, process.pid
+        yield
     finally:
         process.terminate()
         process.wait()

@@ -113,6 +113,7 @@ PROBES = {
     "P0": ("p0_us", "interpreter start, -I -S -c pass"),
     "H0": ("h0_us", "null call, one connection"),
     "R0": ("r0_rate", "null rate, 32 connections"),
+    "X0": ("x0_us", "bare relay to another process and back, one connection"),
     "RU": ("ru_rate", "plain uvicorn echo, 32 connections"),
     "DR": ("dr_us", "docker run of the same no-op"),
 }
@@ -138,14 +139,28 @@ def show(console: Console, series: Series, goals: list[Row], missing: dict[str, 
         "probe", "what", "median of run medians [lowest–highest]", title="Probes", title_justify="left"
     )
     for name, (key, what) in PROBES.items():
-        probes.add_row(
-            name, what, spread(series, key) if series.get(key) else f"not measured: {missing.get(key, '')}"
-        )
+        probes.add_row(name, what, _told(series, key, missing))
     console.print(probes)
     table = Table("", "metric", "goal", "measured", "ratio", "", title="Goals", title_justify="left")
     for row in goals:
         table.add_row(row.id, row.metric, row.goal, row.measured, _figure(row.ratio), row.verdict)
     console.print(table)
+
+
+def markdown(series: Series, goals: list[Row], missing: dict[str, str], circumstances: list[str]) -> str:
+    """The same as a page: what `docs/speed.md` holds of the reference run."""
+    lines = ["| probe | what | median of run medians [lowest–highest] |", "| --- | --- | --- |"]
+    for name, (key, what) in PROBES.items():
+        lines.append(f"| {name} | {what} | {_told(series, key, missing)} |")
+    lines += ["", "| goal | metric | allowed | measured | ratio | |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in goals:
+        cells = (row.id, row.metric, row.goal, row.measured, _figure(row.ratio), row.verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"* {line}" for line in circumstances), ""])
+
+
+def _told(series: Series, key: str, missing: dict[str, str]) -> str:
+    return spread(series, key) if series.get(key) else f"not measured: {missing.get(key, '')}"
 
 
 def _figure(ratio: float | None) -> str:

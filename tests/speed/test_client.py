@@ -15,7 +15,7 @@ from bench import client, machine, probes
 
 @pytest.fixture(scope="module")
 def echo() -> Iterator[int]:
-    with probes.plain_server() as (port, _):
+    with probes.plain_server() as port:
         yield port
 
 
@@ -32,6 +32,13 @@ def test_a_reply_is_read_to_its_last_byte(echo: int) -> None:
     connection.close()
 
 
+def test_a_relay_gives_back_what_it_gets_from_another_process() -> None:
+    with probes.relay() as port:
+        connection = client.Connection(port)
+        assert len(connection.round_trips_us(b"x" * 300, 20)) == 20
+        connection.close()
+
+
 def test_each_request_is_timed(echo: int) -> None:
     connection = client.Connection(echo)
     took = connection.latencies(client.request("POST", "/", client.BODY), 20)
@@ -40,7 +47,7 @@ def test_each_request_is_timed(echo: int) -> None:
 
 
 def test_a_failing_reply_fails_the_benchmark() -> None:
-    with probes.plain_server() as (port, _):
+    with probes.plain_server() as port:
         connection = client.Connection(port)
         with pytest.raises(client.Failed, match="400"):
             connection.exchange(b"nonsense\r\n\r\n")
