@@ -127,9 +127,15 @@ class Guest:
             os.write(self.sandbox.permits, PERMIT * permits)
         return call
 
-    def say(self, kind: int, payload: bytes = b"") -> None:
+    def expect(self) -> Call:
+        """Listen to a call that the test itself says."""
+        call = Call()
+        call.number = self.session._take_number(call)
+        return call
+
+    def say(self, kind: int, payload: bytes = b"", number: int = 0) -> None:
         """Send a frame that no session sends."""
-        self.session._write(HEADER.pack(len(payload), kind, 0) + payload)
+        self.session._write(HEADER.pack(len(payload), kind, number) + payload)
 
     async def end(self, call: Call) -> Answer:
         """How the call ends, be it by the sandbox's end."""

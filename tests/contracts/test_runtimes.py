@@ -12,6 +12,7 @@ from contracts.conftest import Invite
 from contracts.guests import RESULT_BYTES, Answer, Guest
 from stoker import plugins
 from stoker.runtimes.contract import Runtime
+from stoker.runtimes.wire import CALL, DATA_IN, HEADER, MORE
 from stoker.sandboxes.contract import Backend
 from stoker.types import MEBIBYTE, FunctionError, Limits
 
@@ -241,6 +242,35 @@ async def test_printed_frames_are_not_answers(guest: Guest) -> None:
     assert (await guest.call({"do": "frames"})).value == "the truth"
     await guest.settle_output()
     assert len(guest.stdout) == 27
+
+
+@pytest.mark.parametrize("mode", ["process", "fork"])
+async def test_a_call_that_comes_in_parts_is_joined(guest_of: Invite, runtime: Runtime, mode: str) -> None:
+    guest = await guest_of(runtime.default_handler, mode=mode, limits=Limits(memory_mb=512, pids=256))
+    whole = guest.expect()
+    head = bytes(16) + (1000).to_bytes(4, "big")
+    guest.say(CALL | MORE, head + b"[1,", whole.number)
+    guest.say(DATA_IN | MORE, b"2,", whole.number)
+    other = guest.start(["other"])
+    guest.say(DATA_IN, b"3]", whole.number)
+    assert (await guest.end(whole)).value == [1, 2, 3]
+    assert (await guest.end(other)).value == ["other"]
+
+
+async def test_how_the_bytes_of_calls_are_cut_makes_no_difference(guest: Guest) -> None:
+    await guest.loading
+    calls = [guest.expect() for _ in range(12)]
+    said = b"".join(
+        HEADER.pack(20 + len(event), CALL, call.number) + bytes(20) + event
+        for call, event in ((call, b'["%d"]' % call.number) for call in calls)
+    )
+    for size in (1, 7, 3, 50, 2):
+        piece, said = said[: size * 5], said[size * 5 :]
+        for at in range(0, len(piece), size):
+            guest.session._write(piece[at : at + size])
+            await asyncio.sleep(0)
+    guest.session._write(said)
+    assert [(await guest.end(call)).value for call in calls] == [[str(call.number)] for call in calls]
 
 
 async def test_a_frame_it_does_not_know_ends_it_with_78(guest: Guest) -> None:

@@ -20,7 +20,8 @@ const EXITED = 0x87;
 
 const HEAD = 9;
 const TIMES = 16;
-const MAX_MESSAGE = 32_000; // characters; six bytes each, with the stack, stay below the node's 1 MiB
+const MAX_TYPE = 200; // characters; all three together, at six bytes each, stay below the node's 1 MiB
+const MAX_MESSAGE = 32_000;
 const MAX_STACK = 128_000;
 const NOTHING = Buffer.alloc(0);
 
@@ -141,7 +142,7 @@ function writeText(kind, number, runMs, cpuMs, text) {
 
 function writeError(number, runMs, cpuMs, [type, message, stack]) {
   const error = {
-    type: type.slice(0, MAX_MESSAGE),
+    type: type.slice(0, MAX_TYPE),
     message: message.slice(0, MAX_MESSAGE),
     stack: stack.slice(0, MAX_STACK),
   };

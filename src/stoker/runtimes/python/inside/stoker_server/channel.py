@@ -15,7 +15,7 @@ _NUMBERS = 16  # bytes of the two times in front of a result or an error
 PERMITS_FD = 4
 
 CHUNK = 64 * 1024
-MAX_MESSAGE, MAX_STACK = 32_000, 128_000  # characters; six bytes each stay below the node's 1 MiB
+MAX_TYPE, MAX_MESSAGE, MAX_STACK = 200, 32_000, 128_000  # six bytes a character stay below the node's 1 MiB
 
 
 class EndOfStream(Exception):
@@ -125,6 +125,6 @@ def write_result(number: int, run_ns: int, cpu_ns: int, result: bytes) -> bytes:
 def write_error(number: int, run_ns: int, cpu_ns: int, error: tuple[str, str, str]) -> bytes:
     """The frame for an error's type, message and stack, each cut to what the node takes."""
     kind, message, stack = error
-    body = {"type": kind[:MAX_MESSAGE], "message": message[:MAX_MESSAGE], "stack": stack[-MAX_STACK:]}
+    body = {"type": kind[:MAX_TYPE], "message": message[:MAX_MESSAGE], "stack": stack[-MAX_STACK:]}
     text = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     return _ANSWER.pack(_NUMBERS + len(text), ERROR, number, run_ns, cpu_ns) + text
