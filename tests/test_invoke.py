@@ -310,7 +310,8 @@ async def test_a_client_that_leaves_while_waiting_gives_everything_back(house: H
     coming = house.shelf.to_come["front/late"] = asyncio.get_running_loop().create_future()
     call, settled = house.start("front/late")
     call.leave()
-    assert (await settled).status is Status.CANCELLED
+    end = await settled
+    assert (end.status, end.source, end.sandbox) == (Status.CANCELLED, Source.FRESH, "")
     house.shelf.put("late")
     coming.set_result(house.shelf.here["front/late"])
 

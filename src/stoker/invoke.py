@@ -26,6 +26,7 @@ from stoker.types import (
     Logs,
     Outcome,
     Phases,
+    Source,
     Status,
     Usage,
 )
@@ -199,23 +200,19 @@ class Call:
 
     def leased(self, lease: Lease) -> None:
         """A sandbox is ours; in goes the event."""
-        now = self._rooms.clock()
         if self._settle_with is None:
             self._rooms.pool.give_back(lease.number, is_healthy=True)
             return
         assert self._function is not None
-        self._lease, live = lease, lease.live
+        self._lease, live, invocation = lease, lease.live, self.invocation
         self.phases.sandbox = self._lap()
-        limits = self._function.limits
-        allowance = limits.timeout_s if live.loaded_at else max(limits.timeout_s, LOAD_ALLOWANCE_S)
-        self.expires_at = min(now + allowance, self.invocation.deadline)
-        budget_ms = int(min(limits.timeout_s, self.invocation.deadline - now) * 1000)
+        left_s, timeout_s = invocation.deadline - self._since, self._function.limits.timeout_s
+        run_s = timeout_s if timeout_s < left_s else left_s
+        allowed_s = run_s if live.loaded_at else min(max(timeout_s, LOAD_ALLOWANCE_S), left_s)
+        self.expires_at = self._since + allowed_s
+        budget_ms = int(run_s * 1000) if run_s > 0 else 0
         self._number = live.enter(
-            self,
-            bytes.fromhex(self.invocation.id),
-            max(budget_ms, 0),
-            self.invocation.body,
-            lease.runs_at_once,
+            self, bytes.fromhex(invocation.id), budget_ms, invocation.body, lease.runs_at_once
         )
 
     def taken_back(self) -> None:
@@ -345,9 +342,9 @@ class Call:
         lease, pin = self._lease, self._pin
         if self._has_left:
             status, error, result = Status.CANCELLED, HAS_LEFT, b""
-        self._cpu_ns = max(cpu_ns, 0)
-        if usage is None:
-            usage = Usage() if cpu_ns < 0 else Usage(cpu_ms=cpu_ns / 1e6)
+        if cpu_ns >= 0:
+            self._cpu_ns = cpu_ns
+            usage = Usage(cpu_ms=cpu_ns / 1e6)
         outcome = Outcome(
             invocation=self.invocation.id,
             function=self.invocation.function,
@@ -356,9 +353,9 @@ class Call:
             error=error,
             logs=NO_LOGS if self._logs is None else self._logs.kept(),
             phases=self.phases,
-            usage=usage,
+            usage=usage or UNKNOWN_USAGE,
             sandbox=lease.live.name if lease else "",
-            source=lease.source if lease else Outcome.source,
+            source=lease.source if lease else Source.FRESH,
             built=pin.built if pin else False,
             note=self._function.note if self._function else "",
         )
@@ -430,5 +427,6 @@ class LogKeeper:
 
 
 NO_LOGS = Logs()
+UNKNOWN_USAGE = Usage()
 HAS_LEFT = FunctionError("Cancelled", "the caller left before the answer")
 SIGNALS = frozenset(int(one) for one in signal.Signals)

@@ -81,7 +81,7 @@ class Gate:
             self._inside_of[function] = left
         else:
             del self._inside_of[function]
-        if self._inside == 0:
+        if self._inside == 0 and self._is_draining:
             self._emptied.set()
 
     def drain(self) -> None:
@@ -89,7 +89,7 @@ class Gate:
         self._is_draining = True
 
     async def drained(self) -> None:
-        """Return when nobody is inside."""
+        """Return when nobody is inside. HOLDS: `drain()` was called."""
         while self._inside:
             self._emptied.clear()
             await self._emptied.wait()

@@ -307,9 +307,9 @@ class Group:
         """
         if not 0 <= self.run_s < SHORT_S or self.talks or not self.need.depth:
             return None
-        most = min(self.need.depth, int(wait_s / max(self.cpu_s, LEAST_CPU_S)))
+        cpu_s = self.cpu_s if self.cpu_s > LEAST_CPU_S else LEAST_CPU_S
         for entry in self.queueing.values():
-            if 0 < entry.leases <= most:
+            if 0 < entry.leases <= self.need.depth and entry.leases * cpu_s <= wait_s:
                 return entry
         return None
 
@@ -409,7 +409,8 @@ class Plan:
             self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
         elif not group.waiting and (entry := group.place()):
             self._grant(event.lease, entry)
-            self._fill_prewarm(now)
+            if self._prewarm.functions > 0:
+                self._fill_prewarm(now)
         else:
             if not group.waiting:
                 group.moved_at = now
