@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from stoker.admission import Gate, Ticket
 from stoker.deadlines import Deadlines
 from stoker.errors import Impatient, NodeError, PayloadTooLarge, SandboxFailed
+from stoker.outputs import LogKeeper
 from stoker.pool import Lease, Pool
 from stoker.pool.recipes import Recipes
 from stoker.types import (
@@ -400,30 +401,6 @@ class Call:
         now = self._rooms.clock()
         since, self._since = self._since, now
         return (now - since) * 1000
-
-
-class LogKeeper:
-    """Keeps the first bytes of each stream and counts the rest."""
-
-    __slots__ = ("_cap", "_parts", "_totals")
-
-    def __init__(self, cap: int) -> None:
-        self._cap = cap
-        self._parts: tuple[list[bytes], list[bytes]] = ([], [])
-        self._totals = [0, 0]
-
-    def add(self, stream: int, data: bytes) -> int:
-        """Returns how many bytes the stream has had so far."""
-        index = stream != 1
-        room = self._cap - self._totals[index]
-        if room > 0:
-            self._parts[index].append(data[:room])
-        self._totals[index] += len(data)
-        return self._totals[index]
-
-    def kept(self) -> Logs:
-        out, err = (b"".join(parts) for parts in self._parts)
-        return Logs(out, err, self._totals[0] > self._cap, self._totals[1] > self._cap)
 
 
 NO_LOGS = Logs()

@@ -8,9 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from stoker.pool.plan import (
-    START_COST_S,
-    STUCK_S,
+from stoker.pool.events import (
     Action,
     DestroySandbox,
     Event,
@@ -19,7 +17,6 @@ from stoker.pool.plan import (
     LeaseReturned,
     LeaseWithdrawn,
     Need,
-    Plan,
     PrewarmChanged,
     RefuseLease,
     Retired,
@@ -31,6 +28,8 @@ from stoker.pool.plan import (
     StartSandbox,
     Tick,
 )
+from stoker.pool.groups import START_COST_S, STUCK_S
+from stoker.pool.plan import Plan
 from stoker.types import Reuse, Source
 
 

@@ -25,313 +25,34 @@ same events, same actions.
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
-import msgspec
-
+from stoker.pool.events import (
+    Action,
+    DestroySandbox,
+    Event,
+    GrantLease,
+    LeaseAsked,
+    LeaseReturned,
+    LeaseWithdrawn,
+    PrewarmChanged,
+    RefuseLease,
+    Retired,
+    SandboxEnded,
+    SandboxGone,
+    SandboxQueues,
+    SandboxReady,
+    SandboxStalled,
+    Snapshot,
+    StartSandbox,
+    Tick,
+)
+from stoker.pool.groups import NEVER, Entry, Group, Phase
 from stoker.pool.keeping import Idle, longest_idle
 from stoker.types import Reuse, Source
 
-START_COST_S = 0.004
-"""What starting one sandbox is taken to cost when deciding whether waiting is quicker."""
-NEVER = -math.inf
-SHORT_S = 0.0005
-"""Leases queue inside sandboxes only where the function runs for less than this."""
-WAKE_S = 0.0001
-"""What waking a sleeping sandbox costs, there and here: so much waiting behind others is as good."""
-LEAST_CPU_S = 0.000005
-"""What any call costs a sandbox, however little the function does."""
-STUCK_S = 0.02
-"""A line, or a queue inside a sandbox, that has not moved for so long does not move. Shorter than this
-a busy machine alone can keep it waiting, and then more sandboxes would make it busier."""
-RUN_WEIGHT = 0.2
-"""Of the newest run in the moving average of a revision's run times."""
-
-
-class Need(msgspec.Struct, frozen=True):
-    """What a lease needs; leases with the same `revision` and `reuse` can share sandboxes."""
-
-    revision: str
-    function: str
-    reuse: Reuse
-    memory_mb: int
-    places: int = 1
-    """How many leases one sandbox serves at a time."""
-    depth: int = 0
-    """How many more leases may queue inside one sandbox behind those that run."""
-    at_most: int = 0
-    """How many leases all sandboxes of the revision serve at a time; 0: no bound but the budget."""
-    keep_s: float = 0.0
-
-
-# Events
-
-
-class LeaseAsked(msgspec.Struct, frozen=True):
-    lease: int
-    need: Need
-
-
-class LeaseWithdrawn(msgspec.Struct, frozen=True):
-    """The caller does not wait any more; a lease already granted comes back by `LeaseReturned`."""
-
-    lease: int
-
-
-class LeaseReturned(msgspec.Struct, frozen=True):
-    lease: int
-    is_healthy: bool
-    run_s: float | None = None
-    """How long the function itself ran, where it came to an answer."""
-    cpu_s: float = 0.0
-    """How long it kept a processor busy."""
-    has_written: bool = False
-    """The function wrote to its stdout or stderr."""
-
-
-class SandboxReady(msgspec.Struct, frozen=True):
-    sandbox: int
-
-
-class SandboxQueues(msgspec.Struct, frozen=True):
-    """Calls that have not begun in it can be taken back, so leases may queue there."""
-
-    sandbox: int
-
-
-class SandboxStalled(msgspec.Struct, frozen=True):
-    """Calls that queued in it were taken back: no lease queues there until `SandboxQueues` says so again."""
-
-    sandbox: int
-
-
-class SandboxEnded(msgspec.Struct, frozen=True):
-    """It failed to start, died or broke the rules: no further lease; it is to be destroyed."""
-
-    sandbox: int
-    reason: str = ""
-    """Why it could not be started; refuses the lease that waited longest for it."""
-
-
-class SandboxGone(msgspec.Struct, frozen=True):
-    """Nothing of it is left."""
-
-    sandbox: int
-
-
-class Retired(msgspec.Struct, frozen=True):
-    """These functions' sandboxes serve no new lease: by revision, or by the function's key's prefix."""
-
-    revision: str = ""
-    prefix: str = ""
-
-
-class PrewarmChanged(msgspec.Struct, frozen=True):
-    functions: int
-    """How many of the most recently used; negative or 0: none."""
-    each: int
-
-
-class Tick(msgspec.Struct, frozen=True):
-    """Time has passed."""
-
-
-Event = (
-    LeaseAsked
-    | LeaseWithdrawn
-    | LeaseReturned
-    | SandboxReady
-    | SandboxQueues
-    | SandboxStalled
-    | SandboxEnded
-    | SandboxGone
-    | Retired
-    | PrewarmChanged
-    | Tick
-)
-
-
-# Actions
-
-
-class StartSandbox(msgspec.Struct, frozen=True):
-    sandbox: int
-    need: Need
-
-
-class GrantLease(msgspec.Struct, frozen=True):
-    lease: int
-    sandbox: int
-    source: Source
-    runs_at_once: bool = True
-    """False: it queues behind those inside."""
-
-
-class RefuseLease(msgspec.Struct, frozen=True):
-    lease: int
-    reason: str
-    is_for_good: bool = False
-    """Asking again will not help."""
-
-
-class DestroySandbox(msgspec.Struct, frozen=True):
-    sandbox: int
-
-
-Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox
-
-
-class Phase(Enum):
-    STARTING = "starting"
-    READY = "ready"
-    DYING = "dying"
-
-
-class Entry:
-    """One sandbox, as the plan sees it."""
-
-    __slots__ = (
-        "group",
-        "id",
-        "idle_since",
-        "is_retired",
-        "leases",
-        "need",
-        "phase",
-        "served",
-        "waited_for",
-    )
-
-    def __init__(self, number: int, group: Group, now: float, waited_for: bool) -> None:
-        self.id = number
-        self.group = group
-        self.need = group.need
-        self.phase = Phase.STARTING
-        self.leases = 0
-        self.served = 0
-        self.is_retired = False
-        self.idle_since = now
-        self.waited_for = waited_for
-
-    def __repr__(self) -> str:
-        state = "retired" if self.is_retired else self.phase.value
-        return f"<Entry {self.id} {self.need.function} {state} {self.leases}/{self.need.places}>"
-
-    @property
-    def is_idle(self) -> bool:
-        return self.phase is Phase.READY and self.leases == 0
-
-    @property
-    def has_place(self) -> bool:
-        return self.phase is Phase.READY and not self.is_retired and self.leases < self.need.places
-
-
-class Group:
-    """Everything of one revision and reuse: its sandboxes and who waits for them."""
-
-    __slots__ = (
-        "cpu_s",
-        "entries",
-        "free",
-        "last_asked",
-        "moved_at",
-        "need",
-        "prewarm_failed",
-        "queueing",
-        "run_s",
-        "serving",
-        "starting",
-        "talks",
-        "waiting",
-    )
-
-    def __init__(self, need: Need) -> None:
-        self.need = need
-        self.entries: dict[int, Entry] = {}
-        self.free: OrderedDict[int, Entry] = OrderedDict()
-        """Those with a place, the most recently freed last: a few stay hot, the rest can expire."""
-        self.queueing: dict[int, Entry] = {}
-        """Those in which leases may queue."""
-        self.talks = False
-        """Its calls write output, which is told apart by what is read between two of them: none queues."""
-        self.waiting: OrderedDict[int, None] = OrderedDict()
-        self.serving = 0
-        """Sandboxes that are ready and not retired."""
-        self.starting = 0
-        """Places of those being started."""
-        self.run_s = -1.0
-        self.cpu_s = 0.0
-        self.moved_at = 0.0
-        """When its line last moved, or began."""
-        self.last_asked = NEVER
-        self.prewarm_failed = False
-
-    def __repr__(self) -> str:
-        return f"<Group {self.need.function} {len(self.entries)} sandboxes, {len(self.waiting)} waiting>"
-
-    def wants_start(self, now: float) -> bool:
-        return len(self.waiting) > self.starting and not self.is_full() and self.is_worth_starting(now)
-
-    def is_full(self) -> bool:
-        """Whether one more sandbox could serve more leases at a time than the function allows."""
-        return 0 < self.need.at_most <= len(self.entries) * self.need.places
-
-    def is_worth_starting(self, now: float) -> bool:
-        """Whether those in line would wait longer for the sandboxes that serve than for a new one.
-
-        Reckoned with the time the function itself runs, not with how long leases are held: on a busy
-        machine leases are held longer, and more sandboxes would make that worse. Where the reckoning
-        is wrong because calls hang, the line does not move.
-        """
-        if not self.serving or self.run_s < 0:
-            return True
-        ahead_s = len(self.waiting) * self.run_s / (self.serving * self.need.places)
-        return ahead_s >= START_COST_S or now - self.moved_at >= STUCK_S
-
-    def place(self) -> Entry | None:
-        """Where one more lease goes at once: behind others if soon, on a free one, else behind others."""
-        if self.queueing and (entry := self.queue_for(WAKE_S)):
-            return entry
-        if self.free:
-            return next(reversed(self.free.values()))
-        return self.queue_for(SHORT_S * self.need.depth) if self.queueing else None
-
-    def queue_for(self, wait_s: float) -> Entry | None:
-        """A busy sandbox in which one more lease would wait for at most `wait_s` of processor time.
-
-        Of processor time, because on a busy machine any run takes longer, and another sandbox as well.
-        """
-        if not 0 <= self.run_s < SHORT_S or self.talks or not self.need.depth:
-            return None
-        cpu_s = self.cpu_s if self.cpu_s > LEAST_CPU_S else LEAST_CPU_S
-        for entry in self.queueing.values():
-            if 0 < entry.leases <= self.need.depth and entry.leases * cpu_s <= wait_s:
-                return entry
-        return None
-
-    def learn(self, run_s: float, cpu_s: float) -> None:
-        weight = 1.0 if self.run_s < 0 else RUN_WEIGHT
-        self.run_s += weight * (run_s - self.run_s)
-        self.cpu_s += weight * (cpu_s - self.cpu_s)
-
-
 GroupKey = tuple[str, Reuse]
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """What the plan knows, for people and metrics."""
-
-    starting: int
-    busy: int
-    idle: int
-    dying: int
-    waiting: int
-    committed_mb: int
-    budget_mb: int
 
 
 class Plan:
@@ -467,7 +188,7 @@ class Plan:
             lease = next(iter(group.waiting))
             self._unline(lease, group)
             self._grant(lease, entry)
-        while group.waiting and (behind := group.queue_for(SHORT_S * group.need.depth)):
+        while group.waiting and (behind := group.place_behind()):
             lease = next(iter(group.waiting))
             self._unline(lease, group)
             self._grant(lease, behind)

@@ -12,9 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from stoker.errors import NodeError, SandboxFailed, Unsupported
-from stoker.pool.live import Live
-from stoker.pool.plan import (
-    STUCK_S,
+from stoker.pool.events import (
     DestroySandbox,
     Event,
     GrantLease,
@@ -22,7 +20,6 @@ from stoker.pool.plan import (
     LeaseReturned,
     LeaseWithdrawn,
     Need,
-    Plan,
     PrewarmChanged,
     RefuseLease,
     Retired,
@@ -35,6 +32,9 @@ from stoker.pool.plan import (
     StartSandbox,
     Tick,
 )
+from stoker.pool.groups import STUCK_S
+from stoker.pool.live import Live
+from stoker.pool.plan import Plan
 from stoker.runtimes.wire import Load
 from stoker.sandboxes.contract import Backend, SandboxSpec
 from stoker.types import Reuse, Source

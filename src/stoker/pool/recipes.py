@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from stoker.errors import BackendUnavailable, Unsupported
-from stoker.pool.plan import Need
+from stoker.pool.events import Need
 from stoker.pool.pool import Recipe
 from stoker.runtimes.wire import Load
 from stoker.sandboxes.contract import CODE_PATH, Backend, Launch, SandboxSpec

@@ -1,0 +1,152 @@
+"""What the plan hears and what it says: events in the past tense, actions in the imperative."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stoker.types import Reuse, Source
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What a lease needs; leases with the same `revision` and `reuse` can share sandboxes."""
+
+    revision: str
+    function: str
+    reuse: Reuse
+    memory_mb: int
+    places: int = 1
+    """How many leases one sandbox serves at a time."""
+    depth: int = 0
+    """How many more leases may queue inside one sandbox behind those that run."""
+    at_most: int = 0
+    """How many leases all sandboxes of the revision serve at a time; 0: no bound but the budget."""
+    keep_s: float = 0.0
+
+
+# Events
+
+
+class LeaseAsked(msgspec.Struct, frozen=True):
+    lease: int
+    need: Need
+
+
+class LeaseWithdrawn(msgspec.Struct, frozen=True):
+    """The caller does not wait any more; a lease already granted comes back by `LeaseReturned`."""
+
+    lease: int
+
+
+class LeaseReturned(msgspec.Struct, frozen=True):
+    lease: int
+    is_healthy: bool
+    run_s: float | None = None
+    """How long the function itself ran, where it came to an answer."""
+    cpu_s: float = 0.0
+    """How long it kept a processor busy."""
+    has_written: bool = False
+    """The function wrote to its stdout or stderr."""
+
+
+class SandboxReady(msgspec.Struct, frozen=True):
+    sandbox: int
+
+
+class SandboxQueues(msgspec.Struct, frozen=True):
+    """Calls that have not begun in it can be taken back, so leases may queue there."""
+
+    sandbox: int
+
+
+class SandboxStalled(msgspec.Struct, frozen=True):
+    """Calls that queued in it were taken back: no lease queues there until `SandboxQueues` says so again."""
+
+    sandbox: int
+
+
+class SandboxEnded(msgspec.Struct, frozen=True):
+    """It failed to start, died or broke the rules: no further lease; it is to be destroyed."""
+
+    sandbox: int
+    reason: str = ""
+    """Why it could not be started; refuses the lease that waited longest for it."""
+
+
+class SandboxGone(msgspec.Struct, frozen=True):
+    """Nothing of it is left."""
+
+    sandbox: int
+
+
+class Retired(msgspec.Struct, frozen=True):
+    """These functions' sandboxes serve no new lease: by revision, or by the function's key's prefix."""
+
+    revision: str = ""
+    prefix: str = ""
+
+
+class PrewarmChanged(msgspec.Struct, frozen=True):
+    functions: int
+    """How many of the most recently used; negative or 0: none."""
+    each: int
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time has passed."""
+
+
+Event = (
+    LeaseAsked
+    | LeaseWithdrawn
+    | LeaseReturned
+    | SandboxReady
+    | SandboxQueues
+    | SandboxStalled
+    | SandboxEnded
+    | SandboxGone
+    | Retired
+    | PrewarmChanged
+    | Tick
+)
+
+
+# Actions
+
+
+class StartSandbox(msgspec.Struct, frozen=True):
+    sandbox: int
+    need: Need
+
+
+class GrantLease(msgspec.Struct, frozen=True):
+    lease: int
+    sandbox: int
+    source: Source
+    runs_at_once: bool = True
+    """False: it queues behind those inside."""
+
+
+class RefuseLease(msgspec.Struct, frozen=True):
+    lease: int
+    reason: str
+    is_for_good: bool = False
+    """Asking again will not help."""
+
+
+class DestroySandbox(msgspec.Struct, frozen=True):
+    sandbox: int
+
+
+Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What the plan knows, for people and metrics."""
+
+    starting: int
+    busy: int
+    idle: int
+    dying: int
+    waiting: int
+    committed_mb: int
+    budget_mb: int
