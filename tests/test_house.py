@@ -69,7 +69,6 @@ FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|base|managers?|misc)
 MODULE_AIM, FUNCTION_AIM, PARAMETERS_AIM = 220, 30, 5
 # A file or function at twice its aim is a question. Here are the answers, one sentence each.
 ANSWERED: dict[str, str] = {
-    "pool.plan": "one state machine; its events and actions, a third of it, are read beside it",
 }
 
 MAKERS = {
