@@ -17,15 +17,15 @@ SCHEMA = 1
 LOCK_WAIT_S = 5.0  # somebody looks with the sqlite3 program
 
 METADATA = sa.MetaData()
-INVOCATIONS = sa.Table(
-    "invocations",
+PAGES = sa.Table(
+    "pages",
     METADATA,
     sa.Column("seq", sa.Integer, primary_key=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("function", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("record", sa.Text, nullable=False),
-    sa.Index("invocations_by_function", "function", "seq"),
+    sa.Column("first", sa.Text, nullable=False),
+    sa.Column("last", sa.Text, nullable=False, index=True),
+    sa.Column("functions", sa.Text, nullable=False),
+    sa.Column("records", sa.Integer, nullable=False),
+    sa.Column("page", sa.LargeBinary, nullable=False),
 )
 FUNCTIONS = sa.Table(
     "functions",
