@@ -1,6 +1,7 @@
 """The words every room shares: what goes in, what comes out, what bounds it.
 
-Everything here is a value: frozen, comparable, without behaviour beyond small questions.
+Everything here is a value: frozen, comparable, without behaviour beyond small questions. What is made
+for each call has `gc=False`: a value refers to values, so there is no cycle for the collector to find.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller should know about how the function was read, for example a version that was mapped."""
 
 
-class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+class Invocation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One call as a door hands it to the node (invariant 1)."""
 
     id: str
@@ -107,7 +108,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """How long an idle sandbox of this function is kept; None: the node's setting."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was used, as far as the backend can tell; None where it cannot."""
 
     cpu_ms: float | None = None
@@ -116,7 +117,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     network_out_bytes: int | None = None
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
+class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How a sandbox ended: the facts, from wait status and cgroup events, never guessed."""
 
     exit_code: int | None = None
@@ -129,7 +130,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
 
 
-class FunctionError(msgspec.Struct, frozen=True):
+class FunctionError(msgspec.Struct, frozen=True, gc=False):
     """What a function's failure says of itself."""
 
     type: str
@@ -137,7 +138,7 @@ class FunctionError(msgspec.Struct, frozen=True):
     stack: str = ""
 
 
-class Phases(msgspec.Struct):
+class Phases(msgspec.Struct, gc=False):
     """Where the time of one call went, in milliseconds; a phase not entered is 0."""
 
     admit: float = 0.0
@@ -161,7 +162,7 @@ class Source(StrEnum):
     """Has served this function before (or, shared, is serving it now)."""
 
 
-class Logs(msgspec.Struct, frozen=True):
+class Logs(msgspec.Struct, frozen=True, gc=False):
     """What the function wrote to its stdout and stderr, as bytes, cut at `Limits.log_bytes` each."""
 
     stdout: bytes = b""
@@ -170,7 +171,7 @@ class Logs(msgspec.Struct, frozen=True):
     stderr_cut: bool = False
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The one clear end of a call."""
 
     invocation: str

@@ -7,7 +7,7 @@ import msgspec
 from stoker.types import Reuse, Source
 
 
-class Need(msgspec.Struct, frozen=True):
+class Need(msgspec.Struct, frozen=True, gc=False):
     """What a lease needs; leases with the same `revision` and `reuse` can share sandboxes."""
 
     revision: str
@@ -26,18 +26,18 @@ class Need(msgspec.Struct, frozen=True):
 # Events
 
 
-class LeaseAsked(msgspec.Struct, frozen=True):
+class LeaseAsked(msgspec.Struct, frozen=True, gc=False):
     lease: int
     need: Need
 
 
-class LeaseWithdrawn(msgspec.Struct, frozen=True):
+class LeaseWithdrawn(msgspec.Struct, frozen=True, gc=False):
     """The caller does not wait any more; a lease already granted comes back by `LeaseReturned`."""
 
     lease: int
 
 
-class LeaseReturned(msgspec.Struct, frozen=True):
+class LeaseReturned(msgspec.Struct, frozen=True, gc=False):
     lease: int
     is_healthy: bool
     run_s: float | None = None
@@ -48,23 +48,23 @@ class LeaseReturned(msgspec.Struct, frozen=True):
     """The function wrote to its stdout or stderr."""
 
 
-class SandboxReady(msgspec.Struct, frozen=True):
+class SandboxReady(msgspec.Struct, frozen=True, gc=False):
     sandbox: int
 
 
-class SandboxQueues(msgspec.Struct, frozen=True):
+class SandboxQueues(msgspec.Struct, frozen=True, gc=False):
     """Calls that have not begun in it can be taken back, so leases may queue there."""
 
     sandbox: int
 
 
-class SandboxStalled(msgspec.Struct, frozen=True):
+class SandboxStalled(msgspec.Struct, frozen=True, gc=False):
     """Calls that queued in it were taken back: no lease queues there until `SandboxQueues` says so again."""
 
     sandbox: int
 
 
-class SandboxEnded(msgspec.Struct, frozen=True):
+class SandboxEnded(msgspec.Struct, frozen=True, gc=False):
     """It failed to start, died or broke the rules: no further lease; it is to be destroyed."""
 
     sandbox: int
@@ -72,26 +72,26 @@ class SandboxEnded(msgspec.Struct, frozen=True):
     """Why it could not be started; refuses the lease that waited longest for it."""
 
 
-class SandboxGone(msgspec.Struct, frozen=True):
+class SandboxGone(msgspec.Struct, frozen=True, gc=False):
     """Nothing of it is left."""
 
     sandbox: int
 
 
-class Retired(msgspec.Struct, frozen=True):
+class Retired(msgspec.Struct, frozen=True, gc=False):
     """These functions' sandboxes serve no new lease: by revision, or by the function's key's prefix."""
 
     revision: str = ""
     prefix: str = ""
 
 
-class PrewarmChanged(msgspec.Struct, frozen=True):
+class PrewarmChanged(msgspec.Struct, frozen=True, gc=False):
     functions: int
     """How many of the most recently used; negative or 0: none."""
     each: int
 
 
-class Tick(msgspec.Struct, frozen=True):
+class Tick(msgspec.Struct, frozen=True, gc=False):
     """Time has passed."""
 
 
@@ -113,12 +113,12 @@ Event = (
 # Actions
 
 
-class StartSandbox(msgspec.Struct, frozen=True):
+class StartSandbox(msgspec.Struct, frozen=True, gc=False):
     sandbox: int
     need: Need
 
 
-class GrantLease(msgspec.Struct, frozen=True):
+class GrantLease(msgspec.Struct, frozen=True, gc=False):
     lease: int
     sandbox: int
     source: Source
@@ -126,21 +126,21 @@ class GrantLease(msgspec.Struct, frozen=True):
     """False: it queues behind those inside."""
 
 
-class RefuseLease(msgspec.Struct, frozen=True):
+class RefuseLease(msgspec.Struct, frozen=True, gc=False):
     lease: int
     reason: str
     is_for_good: bool = False
     """Asking again will not help."""
 
 
-class DestroySandbox(msgspec.Struct, frozen=True):
+class DestroySandbox(msgspec.Struct, frozen=True, gc=False):
     sandbox: int
 
 
 Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """What the plan knows, for people and metrics."""
 
     starting: int

@@ -13,7 +13,7 @@ MESSAGE_KEPT = 8 * 1024  # characters; a message longer than this is data, not a
 STACK_KEPT = 64 * 1024  # characters; a recursion error's stack of 1000 frames has about 60,000
 
 
-class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One invocation after its end."""
 
     id: str

@@ -114,7 +114,8 @@ class Records:
     def _written(self, batch: list[InvocationRecord], written: asyncio.Future[Loss]) -> None:
         self._writing -= 1
         self._held -= len(batch)
-        self._held_bytes -= sum(len(one.stdout) + len(one.stderr) + len(one.result) for one in batch)
+        if self._held_bytes:
+            self._held_bytes -= sum(len(one.stdout) + len(one.stderr) + len(one.result) for one in batch)
         loss = written.result()
         if loss.why:
             self._lose(loss.records, loss.why)
