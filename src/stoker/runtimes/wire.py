@@ -8,6 +8,7 @@ here except the fixed numbers at its front and an ERROR's small JSON.
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 from typing import Protocol, cast
 
@@ -30,6 +31,7 @@ LOAD_TIME = struct.Struct("!Q")
 
 SLACK = MEBIBYTE  # what a frame may be longer than the largest result: heads, an error's stack
 MAX_ERROR = MEBIBYTE
+READ_BYTES, MAX_LAST_READS = 64 * 1024, 16  # together more than a Unix socket holds
 
 
 class Load(msgspec.Struct, kw_only=True):
@@ -153,7 +155,24 @@ class Session(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end("")
+        try:
+            if exc is not None and not self._is_over:
+                self._hear_last_words()
+        finally:
+            self._end("")
+
+    def _hear_last_words(self) -> None:
+        """What a server said before it left is lost with the transport when our next write fails."""
+        assert self._transport is not None
+        line = self._transport.get_extra_info("socket")
+        for _ in range(MAX_LAST_READS if line is not None else 0):
+            try:
+                data = os.read(line.fileno(), READ_BYTES)
+            except OSError:
+                return
+            if not data or self._is_over:
+                return
+            self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
