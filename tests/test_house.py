@@ -68,8 +68,7 @@ STANDARD_LIBRARY_ONLY = ("runtimes/python/inside/", "code/workshop/")
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|base|managers?|misc)(_|$)")
 MODULE_AIM, FUNCTION_AIM, PARAMETERS_AIM = 220, 30, 5
 # A file or function at twice its aim is a question. Here are the answers, one sentence each.
-ANSWERED: dict[str, str] = {
-}
+ANSWERED: dict[str, str] = {}
 
 MAKERS = {
     "list",
