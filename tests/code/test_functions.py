@@ -145,7 +145,7 @@ async def test_of_two_deploys_at_once_one_wins(room):
         (PACKAGE, {}, BadCode, "which runtime"),
         (b"print()", {}, BadRequest, "runtime"),
         (PACKAGE, {"runtime": "python", "memory_mb": 4}, BadRequest, "'memory_mb' is 4; this node allows 8"),
-        (PACKAGE, {"runtime": "python", "timeout": 1e9}, BadRequest, "'timeout' is 1e+09 s"),
+        (PACKAGE, {"runtime": "python", "timeout": 1e9}, BadRequest, "'timeout' is 1000000000 s"),
         (PACKAGE, {"runtime": "python", "timeout": float("nan")}, BadRequest, "'timeout' is nan"),
         (PACKAGE, {"runtime": "python", "network": Network.HOST}, BadRequest, "'network' is 'host'"),
         (b"PK\x03\x04broken", {"runtime": "python"}, BadCode, "broken"),
