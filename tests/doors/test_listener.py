@@ -14,6 +14,7 @@ from stoker.doors.contract import Exchange, Route
 from stoker.doors.listener import Routes, protocol_factory
 
 MAX_EVENT = 1000
+KEEP_ALIVE_S = 1
 POST = b"POST /echo HTTP/1.1\r\nhost: a\r\n"
 
 
@@ -105,6 +106,7 @@ async def listening() -> AsyncIterator[Listening]:
         ws="none",
         lifespan="off",
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = uvicorn.Server(config)
     served = asyncio.ensure_future(server._serve([sock]))
@@ -268,6 +270,16 @@ async def test_ambiguous_and_broken_requests_are_refused_and_closed(
     client.send(request_)
     assert (await client.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400")
     assert listening.door.calls == 0
+
+
+@pytest.mark.parametrize("path", [b"/echo", b"/other"])
+async def test_a_connection_idle_after_a_reply_is_closed(listening: Listening, path: bytes) -> None:
+    client, busy = await listening.connect(), await listening.connect()
+    await client.ask(b"GET " + path + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+    busy.send(b"POST /echo?hold HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+    assert await client.is_closed()
+    listening.door.held[0].reply(200, [], b"a call is not idle")
+    assert (await busy.reply())[2] == b"a call is not idle"
 
 
 async def test_head_and_body_of_a_reply_are_one_write(listening: Listening) -> None:

@@ -9,6 +9,7 @@ with "the current cycle" (pipelining, disconnects) works on either kind.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -147,11 +148,50 @@ class NobodyWaits:
         pass
 
 
+class Idlers:
+    """Closes connections that stay idle after a reply, with one timer for all of them.
+
+    A timer for each reply, as the parent has it, costs a warm call a fifth of its processor time.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[CallProtocol, float] = {}
+        """The longest idle first."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Idlers {len(self._since)} connections>"
+
+    def add(self, connection: CallProtocol) -> None:
+        self._since[connection] = time.monotonic()
+        if self._timer is None:
+            self._wait(connection.timeout_keep_alive)
+
+    def discard(self, connection: CallProtocol) -> None:
+        self._since.pop(connection, None)
+
+    def _wait(self, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(min(timeout_s / 4, 1.0), self._sweep, timeout_s)
+
+    def _sweep(self, timeout_s: float) -> None:
+        self._timer = None
+        until = time.monotonic() - timeout_s
+        for connection in [one for one, since in self._since.items() if since <= until]:
+            self.discard(connection)
+            connection.timeout_keep_alive_handler()
+        if self._since:
+            self._wait(timeout_s)
+
+
 class CallProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *arguments: Any, routes: Routes, max_event_bytes: int, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, routes: Routes, max_event_bytes: int, idlers: Idlers, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
+        self._idlers = idlers
         self._routes = routes
         self._max_event_bytes = max_event_bytes
         self._received = 0.0
@@ -161,7 +201,7 @@ class CallProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received = time.monotonic()
-        self._unset_keepalive_if_required()
+        self._idlers.discard(self)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -262,7 +302,18 @@ class CallProtocol(HttpToolsProtocol):
         else:
             super()._start_asgi_task(cycle, app)
 
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idlers.add(self)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._idlers.discard(self)
         current: Any = self.cycle
         super().connection_lost(exc)
         if isinstance(current, FastExchange):
@@ -292,8 +343,11 @@ class CallProtocol(HttpToolsProtocol):
 
 def protocol_factory(routes: Routes, max_event_bytes: int) -> Callable[..., CallProtocol]:
     """What uvicorn calls for each connection."""
+    idlers = Idlers()
 
     def make(*arguments: Any, **options: Any) -> CallProtocol:
-        return CallProtocol(*arguments, routes=routes, max_event_bytes=max_event_bytes, **options)
+        return CallProtocol(
+            *arguments, routes=routes, max_event_bytes=max_event_bytes, idlers=idlers, **options
+        )
 
     return make
