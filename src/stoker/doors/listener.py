@@ -151,7 +151,7 @@ class NobodyWaits:
 class Idlers:
     """Closes connections that stay idle after a reply, with one timer for all of them.
 
-    A timer for each reply, as the parent has it, costs a warm call a fifth of its processor time.
+    The parent makes a timer for each reply and cancels it for each request that follows.
     """
 
     def __init__(self) -> None:
