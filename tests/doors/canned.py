@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Paper:
         self.query = query.encode()
         self.headers: list[tuple[bytes, bytes]] = list(headers)
         self.body = body
-        self.received = asyncio.get_running_loop().time()
+        self.received = time.monotonic()
         self.on_left: Callable[[], None] | None = None
         self.replies: list[tuple[int, dict[bytes, bytes], bytes]] = []
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -82,7 +82,7 @@ class _Pending:
             return
         headers = explanation.outcome_headers(end)
         if end.status is Status.OK:
-            took_ms = int((asyncio.get_running_loop().time() - self._exchange.received) * 1000)
+            took_ms = int((time.monotonic() - self._exchange.received) * 1000)
             self._exchange.reply(200, headers, replies.success(end, self._name, took_ms))
         else:
             self._exchange.reply(replies.FAILED, headers, replies.failure(explanation.failure_line(end)))
