@@ -399,8 +399,9 @@ def test_every_room_has_a_name_plate(folder: Path) -> None:
     assert (folder / "__init__.py").is_file()
 
 
-def test_every_test_that_the_specification_names_exists() -> None:
-    named = set(re.findall(r"`([Tt]est_?\w+)`", (ROOT / "SPECIFICATION.md").read_text("utf-8")))
+@pytest.mark.parametrize(("name", "at_least"), [("SPECIFICATION.md", 30), ("SECURITY.md", 20)])
+def test_every_test_that_a_document_names_exists(name: str, at_least: int) -> None:
+    named = set(re.findall(r"`([Tt]est_?\w+)`", (ROOT / name).read_text("utf-8")))
     there = {
         node.name
         for path in TESTS
@@ -408,7 +409,7 @@ def test_every_test_that_the_specification_names_exists() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
     there |= {target for path in TESTS for node in tree_of(path).body for target, _ in assigned(node)}
-    assert len(named) > 30
+    assert len(named) > at_least
     assert named - there == set()
 
 
