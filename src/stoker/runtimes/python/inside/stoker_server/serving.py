@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from . import leaving, serial, streams
+from . import leaving, rehearsal, serial, streams
 from .channel import HELLO, LOAD, LOADED, Channel, has_permits, write_error, write_frame
 from .failures import LoadFailed
 from .function import Function
@@ -33,6 +33,7 @@ def _greet_and_serve(channel: Channel) -> None:
     os.set_inheritable(channel.fd, False)
     streams.install()
     faulthandler.enable()
+    rehearsal.rehearse_unless_asked(channel.fd)
     load = _receive_load(channel)
     if _is_shared(load):
         from . import routing
