@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from stoker.linux.syscalls import (
     CLONE_NEWNS,
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
@@ -42,6 +44,17 @@ def attach(tree: int, target: str) -> None:
         move_mount(tree, target)
     finally:
         os.close(tree)
+
+
+def try_map_users(tree: int, users: int) -> bool:
+    """Show files of a detached copy as that user namespace maps them; False where the file system cannot."""
+    try:
+        mount_setattr(tree, MOUNT_ATTR_IDMAP, users=users)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def leave_the_hosts() -> None:

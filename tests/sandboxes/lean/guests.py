@@ -95,6 +95,26 @@ async def _exactly(sandbox: Sandbox, size: int) -> bytes:
     return data
 
 
+async def seen_by_the_host(sandbox: Sandbox) -> dict[str, str]:
+    """`/proc/<pid>/status` of the program inside as the host has it, and its user namespace's maps."""
+    namespace = await run(sandbox, "import os; answer = os.readlink('/proc/self/ns/pid')")
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(folder / "ns/pid") == namespace:
+                lines = dict(line.split(":\t") for line in (folder / "status").read_text().splitlines())
+                if lines["NSpid"].split()[-1] == "2":
+                    maps = {name: (folder / name).read_text() for name in ("uid_map", "gid_map", "setgroups")}
+                    return lines | {name: " ".join(text.split()) for name, text in maps.items()}
+        except OSError:
+            pass  # not ours to see, or gone meanwhile
+    raise LookupError(f"nobody is in {namespace}")
+
+
+async def user_of(sandbox: Sandbox) -> int:
+    """Whom the host takes the program inside for."""
+    return int((await seen_by_the_host(sandbox))["Uid"].split()[0])
+
+
 def helper_pid(backend: Backend) -> int:
     """The process that a test may kill."""
     assert backend._process is not None

@@ -14,7 +14,17 @@ import pytest
 
 import leaks
 from sandboxes.lean.conftest import Make
-from sandboxes.lean.guests import FORKED, cgroups_of, children_of, hello, helper_pid, launch, order, run
+from sandboxes.lean.guests import (
+    FORKED,
+    cgroups_of,
+    children_of,
+    hello,
+    helper_pid,
+    launch,
+    order,
+    run,
+    user_of,
+)
 from stoker.errors import SandboxFailed
 from stoker.sandboxes.contract import SandboxSpec
 from stoker.sandboxes.lean import Backend, Settings
@@ -109,7 +119,7 @@ async def test_a_name_that_could_be_a_path_is_refused(lean: Backend, id: str) ->
 
 async def test_thirty_at_once_are_thirty_sandboxes(make: Make) -> None:
     sandboxes = await asyncio.gather(*[make() for _ in range(30)])
-    users = await asyncio.gather(*[run(sandbox, "import os; answer = os.getuid()") for sandbox in sandboxes])
+    users = await asyncio.gather(*[user_of(sandbox) for sandbox in sandboxes])
     assert len(set(users)) == 30
     await asyncio.gather(*[sandbox.destroy() for sandbox in sandboxes])
 

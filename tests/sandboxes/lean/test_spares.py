@@ -12,7 +12,7 @@ import pytest
 
 import leaks
 from sandboxes.lean.conftest import Make
-from sandboxes.lean.guests import EXECUTED, FORKED, Raised, children_of, hello, helper_pid, run
+from sandboxes.lean.guests import EXECUTED, FORKED, Raised, children_of, hello, helper_pid, run, user_of
 from stoker.sandboxes.contract import Launch, Sandbox, SandboxSpec
 from stoker.sandboxes.lean import Backend
 from stoker.types import Limits
@@ -49,7 +49,7 @@ async def test_whoever_comes_second_gets_a_spare(make: Make, lean: Backend, laun
     await wait_for_spares(lean)
     second = await make(launch)
     assert (was_spare(first), was_spare(second)) == (False, True)
-    users = [await run(sandbox, "import os; answer = os.getuid()") for sandbox in (first, second)]
+    users = [await user_of(sandbox) for sandbox in (first, second)]
     assert users[0] != users[1]
 
 

@@ -6,17 +6,20 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sandboxes.lean.conftest import Make
-from sandboxes.lean.guests import ENVIRONMENT, EXECUTED, FORKED, Raised, order, run
+from sandboxes.lean.guests import ENVIRONMENT, EXECUTED, FORKED, Raised, order, run, seen_by_the_host, user_of
+from stoker.errors import SandboxFailed
+from stoker.linux.syscalls import MS_NODEV, MS_NOSUID, mount, umount
 from stoker.sandboxes.contract import Launch, Sandbox
 from stoker.types import MEBIBYTE, Network
 
 BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: launch.name)
-NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
+NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user")
 
 SYSCALL = """
 import ctypes, errno, json
@@ -122,19 +125,72 @@ for top, folders, files in os.walk("/"):
 
 @BOTH
 async def test_each_sandbox_is_a_user_of_its_own_without_groups(make: Make, launch: Launch) -> None:
-    source = "import os; answer = [*os.getresuid(), *os.getresgid(), os.getgroups()]"
-    one, other = await run(await make(launch), source), await run(await make(launch), source)
-    assert one[0] != other[0]
-    assert min(one[0], other[0]) > 0x6FFF_FFFF
-    assert one == [one[0]] * 6 + [[]]
+    one, other = await seen_by_the_host(await make(launch)), await seen_by_the_host(await make(launch))
+    for seen in (one, other):
+        user = seen["Uid"].split()[0]
+        assert int(user) > 0x6FFF_FFFF
+        assert (seen["Uid"].split(), seen["Gid"].split(), seen["Groups"].strip()) == (
+            [user] * 4,
+            [user] * 4,
+            "",
+        )
+        assert (seen["uid_map"], seen["gid_map"], seen["setgroups"]) == (*[f"65534 {user} 1"] * 2, "deny")
+    assert one["Uid"] != other["Uid"]
+
+
+@BOTH
+async def test_inside_everybody_is_nobody(make: Make, launch: Launch) -> None:
+    source = """
+import os, pwd
+status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines())
+answer = [
+    [*os.getresuid(), *os.getresgid(), os.getgroups()],
+    [status["Uid"].split(), status["Gid"].split()],
+    [pwd.getpwuid(os.getuid()).pw_name, os.path.expanduser("~nobody")],
+    [os.stat(folder).st_uid for folder in ("/", "/usr", "/tmp")],
+]
+"""
+    ids, status, name, owners = await run(await make(launch), source)
+    assert ids == [65534] * 6 + [[]]
+    assert status == [["65534"] * 4] * 2
+    assert name == ["nobody", "/tmp"]
+    assert owners == [65534] * 3  # whom the namespace has no name for, root among them, is nobody too
+
+
+async def test_no_other_user_can_be_become_from_inside(make: Make) -> None:
+    source = """
+import os
+answer = []
+for attempt, argument in ((os.setuid, 0), (os.setgid, 0), (os.setgroups, [0]), (os.setuid, 1)):
+    try:
+        attempt(argument)
+        answer.append("done")
+    except OSError as error:
+        answer.append(error.errno)
+"""
+    answer = await run(await make(), source)
+    assert answer == [errno.EINVAL, errno.EINVAL, errno.EPERM, errno.EINVAL]
 
 
 @BOTH
 async def test_no_privilege_is_left_to_gain(make: Make, launch: Launch) -> None:
-    status = await run(await make(launch), "answer = open('/proc/self/status').read()")
+    sandbox = await make(launch)
+    status = await run(sandbox, "answer = open('/proc/self/status').read()")
     lines = dict(line.split(":\t") for line in status.splitlines())
     assert {lines[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
     assert (lines["NoNewPrivs"], lines["Seccomp"], lines["Umask"]) == ("1", "2", "0022")
+    source = "import ctypes; answer = ctypes.CDLL(None).prctl(27, 0, 0, 0, 0)"  # PR_GET_SECUREBITS
+    assert await run(sandbox, source) == 0b11101011
+
+
+@BOTH
+async def test_of_no_kind_of_namespace_may_there_be_another_one(make: Make, launch: Launch) -> None:
+    source = (
+        "import os; answer = {n: open('/proc/sys/user/' + n).read() for n in os.listdir('/proc/sys/user')}"
+    )
+    bounds = await run(await make(launch), source)
+    found = {name: int(bound) for name, bound in bounds.items() if name.endswith("_namespaces")}
+    assert (len(found) >= 7, set(found.values())) == (True, {0})
 
 
 @BOTH
@@ -323,11 +379,40 @@ async def test_what_a_build_leaves_belongs_to_the_folders_owner(make: Make, fold
     os.chown(folder, 64_000, 64_001)
     sandbox = await make(EXECUTED, workspace=folder)
     path = f"{sandbox.workspace_path}/made"
-    await run(
-        sandbox, f"import os; open({path!r}, 'w').close(); os.symlink('/etc/shadow', {path + '.link'!r})"
-    )
+    source = f"import os; open({path!r}, 'w').close(); os.symlink('/etc/shadow', {path + '.link'!r})"
+    await run(sandbox, source)
     status = (folder / "made").stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (64_000, 64_001, 0o644)
+    assert await run(sandbox, f"import os; answer = os.stat({path!r}).st_uid") == 65534
+
+
+async def test_a_build_is_a_user_of_its_own_too(make: Make, folder: Path) -> None:
+    os.chown(folder, 64_000, 64_001)
+    assert await user_of(await make(EXECUTED, workspace=folder)) > 0x6FFF_FFFF
+
+
+@pytest.fixture
+def unmappable(folder: Path) -> Iterator[Path]:
+    """A folder on a file system that cannot show its files as another user's."""
+    mount("ramfs", str(folder), "ramfs", MS_NOSUID | MS_NODEV)
+    yield folder
+    umount(str(folder))
+
+
+async def test_where_users_cannot_be_mapped_a_build_is_the_folders_owner(
+    make: Make, unmappable: Path
+) -> None:
+    os.chown(unmappable, 64_000, 64_001)
+    sandbox = await make(EXECUTED, workspace=unmappable)
+    await run(sandbox, f"open({sandbox.workspace_path + '/made'!r}, 'w').close()")
+    status = (unmappable / "made").stat()
+    assert (status.st_uid, status.st_gid, await user_of(sandbox)) == (64_000, 64_001, 64_000)
+    await sandbox.destroy()
+
+
+async def test_a_build_is_never_root(make: Make, unmappable: Path) -> None:
+    with pytest.raises(SandboxFailed, match="a build would be root"):
+        await make(EXECUTED, workspace=unmappable)
 
 
 async def test_only_a_build_reaches_the_hosts_network(make: Make) -> None:

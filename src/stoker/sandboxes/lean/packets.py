@@ -32,7 +32,7 @@ HAS_CODE, HAS_WORKSPACE, HOST_NETWORK = 1, 2, 4
 HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
-FORK_BODY = struct.Struct("=IIQIQIB")
+FORK_BODY = struct.Struct("=QIQIB")
 ENDED_BODY = struct.Struct("=iIqqB")
 FORKED_BODY = struct.Struct("=i")
 
@@ -58,17 +58,15 @@ class Make(NamedTuple):
 class Fork(NamedTuple):
     """One sandbox as the helper orders it from a zygote.
 
-    Descriptors: channel, stdout, stderr, permits, private socket, network namespace, then those to join
-    cgroups by.
+    Descriptors: channel, stdout, stderr, permits, private socket, network namespace, user namespace, then
+    those to join cgroups by.
     """
 
-    uid: int
-    gid: int
     scratch_bytes: int
     scratch_inodes: int
     file_bytes: int
     processes: int
-    """The most processes of this user id, where it belongs to the sandbox alone; 0: no bound."""
+    """The most processes of its user outside, where he belongs to the sandbox alone; 0: no bound."""
     is_version_2: int
 
 

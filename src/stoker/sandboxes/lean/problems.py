@@ -28,6 +28,13 @@ def find_problems() -> list[Problem]:
     if kernel() < OLDEST:
         remedy = f"lean sandboxes need {'.'.join(map(str, OLDEST))} or newer"
         found.append(Problem(f"Linux {os.uname().release} is too old", remedy))
+    if (bound := user_namespaces()) == 0:
+        remedy = "allow them: sysctl -w user.max_user_namespaces=65536"
+        found.append(
+            Problem("lean sandboxes need user namespaces, and user.max_user_namespaces is 0", remedy)
+        )
+    elif bound is None:
+        found.append(Problem("this kernel has no user namespaces", "lean sandboxes need CONFIG_USER_NS"))
     if not is_available():
         found.append(Problem("libseccomp.so.2 is missing", "install it: apt install libseccomp2"))
     return found
@@ -40,6 +47,14 @@ def has_capabilities() -> bool:
             held = int(line.split()[1], 16)
             return all(held >> capability & 1 for capability in CAPABILITIES)
     return False
+
+
+def user_namespaces() -> int | None:
+    """How many a user may have; None on a kernel without them."""
+    try:
+        return int(Path("/proc/sys/user/max_user_namespaces").read_text())
+    except OSError:
+        return None
 
 
 def kernel() -> tuple[int, ...]:

@@ -2,12 +2,13 @@
 
 When this begins the process is the first of new pid, mount, ipc and uts namespaces, a child of the
 zygote's image and of the helper as its parent, still root. From the zygote it has, once and for all:
-the read-only root of its launch (copied with the mount namespace), an empty bounding set, locked
-securebits, no_new_privs, a session keyring of its own, resource limits. What is left is what must
-differ from one sandbox to the next.
+the read-only root of its launch (copied with the mount namespace), no_new_privs, a session keyring of
+its own, resource limits. What is left is what must differ from one sandbox to the next.
 
-The order matters: cgroup first, so that everything counts; mounts while still root; the uid before
-the filter, which does not know `mount`; what a change of uid resets after it.
+The order matters: cgroup first, so that everything counts; mounts while still root; the user namespace
+last of all namespaces, so that nothing inside has authority over the others; then what joining it has
+reset (it gives every capability for what belongs to it, a full bounding set, open securebits); and the
+filter, which knows nothing of all this, at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 from stoker.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWNET,
+    CLONE_NEWUSER,
     MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
@@ -26,7 +28,10 @@ from stoker.linux.syscalls import (
     MS_RDONLY,
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
+    PR_SET_SECUREBITS,
+    SECUREBITS,
     close_range,
+    drop_bounding_set,
     drop_capabilities,
     load_filter,
     mount,
@@ -39,6 +44,7 @@ from stoker.sandboxes.lean.packets import Fork
 
 CHANNEL, PERMITS, PRIVATE = 3, 4, 5
 HOSTNAME = "sandbox"
+NOBODY = 65534  # the one user and group that the namespace has a name for, as in `linux.users`
 # World-readable files of /proc that tell of the host; what else does is root's, and the mount is read-only.
 MASKED = (
     "kallsyms",
@@ -58,14 +64,14 @@ class Orders:
 
     def __init__(self, fork: Fork, descriptors: list[int]) -> None:
         self.fork = fork
-        self.channel, self.stdout, self.stderr, self.permits, self.private, self.network = descriptors[:6]
-        self.joining = descriptors[6:]
+        self.channel, self.stdout, self.stderr, self.permits, self.private = descriptors[:5]
+        self.network, self.user, *self.joining = descriptors[5:]
         self.cgroup = self.joining[0] if fork.is_version_2 and self.joining else -1
 
     def close(self) -> None:
         """Give up what the sandbox has now."""
         inside = (self.channel, self.stdout, self.stderr, self.permits, self.private)
-        for descriptor in (*inside, self.network, *self.joining):
+        for descriptor in (*inside, self.network, self.user, *self.joining):
             os.close(descriptor)
 
 
@@ -78,8 +84,10 @@ def raise_walls(orders: Orders, filters: tuple[bytes, ...], masked: tuple[str, .
     unshare(CLONE_NEWCGROUP)
     sethostname(HOSTNAME)
     _mount(orders.fork, masked)
+    _bound(orders.fork)
+    _become_nobody(orders.user)
     _arrange_descriptors(orders)
-    _become(orders.fork)
+    # Both are reset by a change of user.
     prctl(PR_SET_DUMPABLE, 0)
     # A helper that ended before this line is told by the end of the private socket, on which we wait next.
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -109,13 +117,20 @@ def _arrange_descriptors(orders: Orders) -> None:
     close_range(PRIVATE + 1)
 
 
-def _become(fork: Fork) -> None:
+def _bound(fork: Fork) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (fork.file_bytes, fork.file_bytes))
     if fork.processes:
         resource.setrlimit(resource.RLIMIT_NPROC, (fork.processes, fork.processes))
     os.setsid()
     os.umask(0o022)
-    os.setgroups([])
-    os.setresgid(fork.gid, fork.gid, fork.gid)
-    os.setresuid(fork.uid, fork.uid, fork.uid)
+
+
+def _become_nobody(namespace: int) -> None:
+    """The one user of that namespace, without any privilege in it."""
+    os.setgroups([])  # before: the namespace denies it
+    setns(namespace, CLONE_NEWUSER)
+    prctl(PR_SET_SECUREBITS, SECUREBITS)
+    drop_bounding_set()
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
     drop_capabilities()

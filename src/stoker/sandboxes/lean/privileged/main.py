@@ -22,6 +22,7 @@ from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
 from stoker.linux.processes import children, reap
 from stoker.linux.syscalls import pidfd_open
+from stoker.linux.users import UserNamespaces
 from stoker.sandboxes.lean.packets import (
     DESTROY,
     ENDED,
@@ -335,6 +336,7 @@ def main() -> None:
         Networks(),
         MountNamespace(),
         pidfd_open(config["node"]),
+        UserNamespaces(),
         Slots(SLOTS),
         config["uid_base"],
         config["code_path"],

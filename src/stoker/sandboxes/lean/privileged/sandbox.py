@@ -15,10 +15,11 @@ import socket
 from typing import NamedTuple
 
 from stoker.linux.cgroups import Bounds, Counts, Group, Groups
-from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace
+from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, try_map_users
 from stoker.linux.network import Networks
 from stoker.linux.permits import make_permits
 from stoker.linux.processes import kill
+from stoker.linux.users import User, UserNamespaces, make_user_namespace
 from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, Fork, Make, receive
 
 OUR_PROCESSES = 1  # the first process of each sandbox is not the function's
@@ -53,6 +54,7 @@ class Means(NamedTuple):
     mounts: MountNamespace
     node: int
     """The node's pidfd: the folders it gives are mounted where it is, which need not be where we are."""
+    users: UserNamespaces
     slots: Slots
     uid_base: int
     code_path: str
@@ -92,25 +94,37 @@ class Sandbox:
         """Get everything; what to order, with descriptors that are the order's. After `OSError`: `clear`."""
         means, order = self._means, self.order
         self._slot = means.slots.take()
-        uid = gid = means.uid_base + self._slot
-        if order.flags & HAS_WORKSPACE:
-            # What a build leaves belongs to whoever gave it the folder.
-            status = os.fstat(self._sources[-1])
-            uid, gid = status.st_uid, status.st_gid
+        user = User(means.uid_base + self._slot, means.uid_base + self._slot)
+        owner = os.fstat(self._sources[-1]) if order.flags & HAS_WORKSPACE else None
         self._take_sources()
+        is_alone = owner is None or self._has_mapped(User(owner.st_uid, owner.st_gid), user)
+        if owner is not None and not is_alone:
+            user = User(owner.st_uid, owner.st_gid)
+        namespace = means.users.of(user)
         joining = self._join_group()
         self._network = -1 if order.flags & HOST_NETWORK else means.networks.take()
         network = os.dup(means.networks.host if self._network < 0 else self._network)
         fork = Fork(
-            uid,
-            gid,
             order.scratch_bytes,
             order.scratch_inodes,
             order.scratch_bytes,
-            0 if order.flags & HAS_WORKSPACE else order.pids + OUR_PROCESSES,
+            order.pids + OUR_PROCESSES if is_alone else 0,
             self._group is not None and self._group.is_version_2,
         )
-        return fork, (*self._open_ends(), network, *joining)
+        return fork, (*self._open_ends(), network, os.dup(namespace), *joining)
+
+    def _has_mapped(self, owner: User, user: User) -> bool:
+        """Have `user` work in the workspace as if he were its owner, where the file system allows that."""
+        users = make_user_namespace(owner, user)
+        try:
+            is_mapped = try_map_users(self._trees[-1][0], users)
+        finally:
+            os.close(users)
+        if not is_mapped and owner.uid == 0:
+            raise OSError(
+                errno.EPERM, "a build would be root: its folder is root's, on a file system without idmap"
+            )
+        return is_mapped
 
     def _take_sources(self) -> None:
         """Detached copies of the folders, from the descriptors: no name of theirs is ever looked up here."""
