@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from stoker.runtimes.wire import HEADER, PERMIT, Load, Session
+from stoker.runtimes.greeting import Load
+from stoker.runtimes.wire import HEADER, PERMIT, Session
 from stoker.sandboxes.contract import Backend, Launch, Sandbox, SandboxSpec
 from stoker.types import MEBIBYTE, Ending, FunctionError, Limits
 

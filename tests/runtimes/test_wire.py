@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.runtimes.greeting import WIRE, Load
 from stoker.runtimes.wire import (
     CALL,
     CANCEL,
@@ -28,8 +29,6 @@ from stoker.runtimes.wire import (
     RESULT,
     SLACK,
     TIMES,
-    WIRE,
-    Load,
     Session,
 )
 from stoker.types import FunctionError

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from stoker.runtimes.wire import PERMIT, CallListener, Load, Session
+from stoker.runtimes.greeting import Load
+from stoker.runtimes.wire import PERMIT, CallListener, Session
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError
 

@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -35,7 +35,7 @@ from stoker.pool.events import (
 from stoker.pool.groups import STUCK_S
 from stoker.pool.live import Live
 from stoker.pool.plan import Plan
-from stoker.runtimes.wire import Load
+from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, SandboxSpec
 from stoker.types import Reuse, Source
 
@@ -46,7 +46,7 @@ HOUSEKEEPING_S = 0.5
 log = logging.getLogger(__name__)
 
 
-class Recipe(msgspec.Struct, frozen=True):
+class Recipe(NamedTuple):
     """How to make a sandbox that satisfies a need: the backend, what it is told and what is loaded."""
 
     backend: Backend

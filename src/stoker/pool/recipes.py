@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple
 
 from stoker.errors import BackendUnavailable, Unsupported
 from stoker.pool.events import Need
 from stoker.pool.pool import Recipe
-from stoker.runtimes.wire import Load
+from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import CODE_PATH, Backend, Launch, SandboxSpec
 from stoker.types import Function, Reuse
 
@@ -20,7 +19,7 @@ QUEUE_DEPTH = 16
 """How many short calls may queue inside one sandbox."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(NamedTuple):
     """What a lease for one version asks of the pool."""
 
     need: Need

@@ -11,7 +11,7 @@ import msgspec
 
 from stoker.errors import SandboxFailed
 from stoker.pool.live import Live
-from stoker.runtimes.wire import Load
+from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, Launch, SandboxSpec
 from stoker.types import Ending, FunctionError, Limits, Logs, Network, Outcome, Phases, Status, Usage
 

@@ -14,9 +14,8 @@ from typing import Protocol, cast
 
 import msgspec
 
+from stoker.runtimes.greeting import WIRE, Load, decode_hello
 from stoker.types import MEBIBYTE, FunctionError
-
-WIRE = 1
 
 LOAD, CALL, CANCEL, DATA_IN, QUEUED = 0x01, 0x02, 0x03, 0x04, 0x05
 HELLO, LOADED, RESULT, ERROR, LOG, DATA_OUT, EXITED = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87
@@ -32,21 +31,6 @@ LOAD_TIME = struct.Struct("!Q")
 SLACK = MEBIBYTE  # what a frame may be longer than the largest result: heads, an error's stack
 MAX_ERROR = MEBIBYTE
 READ_BYTES, MAX_LAST_READS = 64 * 1024, 16  # together more than a Unix socket holds
-
-
-class Load(msgspec.Struct, kw_only=True):
-    """The payload of LOAD."""
-
-    wire: int = WIRE
-    code: str
-    handler: str
-    mode: str
-    concurrency: int
-    function: str
-    memory_mb: int
-    log_bytes: int
-    result_bytes: int
-    environment: dict[str, str]
 
 
 class CallListener(Protocol):
@@ -68,13 +52,7 @@ class SessionListener(Protocol):
         """The stream is over: closed by the other side (reason empty) or for breaking the rules."""
 
 
-class _Hello(msgspec.Struct):
-    wire: int
-    queues: bool = False
-
-
 _decode_error = msgspec.json.Decoder(FunctionError).decode
-_decode_hello = msgspec.json.Decoder(_Hello).decode
 
 
 class Session(asyncio.Protocol):
@@ -251,7 +229,7 @@ class Session(asyncio.Protocol):
             self._end(f"a frame of kind {kind:#x}, unknown or too early")
 
     def _receive_hello(self, payload: bytes) -> None:
-        hello = _decode_hello(payload)
+        hello = decode_hello(payload)
         if hello.wire == WIRE:
             self._listener.greeted(hello.queues)
         else:

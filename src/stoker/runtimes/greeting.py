@@ -1,0 +1,32 @@
+"""What node and server tell each other before the first call (see `docs/wire.md`)."""
+
+from __future__ import annotations
+
+import msgspec
+
+WIRE = 1
+
+
+class Load(msgspec.Struct, kw_only=True):
+    """The payload of LOAD."""
+
+    wire: int = WIRE
+    code: str
+    handler: str
+    mode: str
+    concurrency: int
+    function: str
+    memory_mb: int
+    log_bytes: int
+    result_bytes: int
+    environment: dict[str, str]
+
+
+class Hello(msgspec.Struct):
+    """The payload of HELLO, as far as it matters here."""
+
+    wire: int
+    queues: bool = False
+
+
+decode_hello = msgspec.json.Decoder(Hello).decode
