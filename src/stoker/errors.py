@@ -111,10 +111,23 @@ class SandboxFailed(Broken):
     code = "sandbox_failed"
 
 
+class SandboxLost(SandboxFailed):
+    """What held the sandbox ended, and the sandbox with it; try again."""
+
+    code = "sandbox_lost"
+    retry_after_s = 1
+
+
 class BackendUnavailable(Broken):
     """This sandbox backend does not work on this machine."""
 
     code = "backend_unavailable"
+
+
+class BackendLost(BackendUnavailable):
+    """What makes the sandboxes has ended; the node can run nothing any more and stops."""
+
+    code = "backend_lost"
 
 
 class Unsupported(Broken):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from stoker.admission import Gate, Ticket
 from stoker.deadlines import Deadlines
-from stoker.errors import Impatient, NodeError, PayloadTooLarge, SandboxFailed
+from stoker.errors import Impatient, NodeError, PayloadTooLarge, SandboxFailed, SandboxLost
 from stoker.outputs import LogKeeper
 from stoker.pool import Lease, Pool
 from stoker.pool.recipes import Recipes
@@ -277,7 +277,9 @@ class Call:
     def sandbox_ended(self, ending: Ending, reason: str) -> None:
         """The sandbox ended under the call."""
         self.phases.run = self._lap()
-        if reason:
+        if ending.lost:
+            self._settle(SandboxLost())
+        elif reason:
             self._end(Status.CRASHED, FunctionError("Crashed", f"the runtime was ended: {reason}"))
         elif ending.destroyed and not ending.out_of_memory:
             self._settle(SandboxFailed("the sandbox was destroyed while the function ran"))

@@ -29,7 +29,7 @@ from stoker.deadlines import Deadlines
 from stoker.doors.asgi import application
 from stoker.doors.contract import Door
 from stoker.doors.listener import Routes, protocol_factory
-from stoker.errors import BackendUnavailable, NodeError
+from stoker.errors import BackendLost, BackendUnavailable, NodeError
 from stoker.invoke import Call, Rooms, Settle
 from stoker.linux import privileges
 from stoker.pool import Pool
@@ -119,6 +119,8 @@ class Node:
         self.metrics = Metrics()
         self._ground = ground
         self._tasks = tasks
+        self.broken = ""
+        """Why it can run nothing any more, and must stop; empty as long as it can."""
         self._gate = Gate(settings.max_calls, settings.max_calls_per_function)
         self.records = Records(settings.home / "records.sqlite", settings.record_keep)
         assert settings.memory_mb is not None
@@ -198,12 +200,17 @@ class Node:
         for backend in self._ground.backends.values():
             await backend.open()
             stack.push_async_callback(backend.close)
+            stack.callback(self._spawn(self._watch(backend)).cancel)
         await self.code.open()
         stack.push_async_callback(self.code.close)
         stack.push_async_callback(self.pool.close)
         for door in self.doors:
             await door.open()
             stack.push_async_callback(door.close)
+
+    async def _watch(self, backend: Backend) -> None:
+        self.broken = await backend.wait_broken()
+        log.critical("the node stops: %s", self.broken)
 
     async def drain(self) -> None:
         """Let nobody in, wait a while for those inside."""
@@ -232,6 +239,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or bool(self._node.broken)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._node.drain()
@@ -275,6 +285,8 @@ async def _serve(
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
         await Server(config, node, ready).serve([listening])
+    if node.broken:
+        raise BackendLost(f"the node has stopped: {node.broken}; start it again")
     return 0
 
 

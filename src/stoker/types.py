@@ -127,6 +127,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The kernel killed something in the sandbox for exceeding its memory limit."""
     destroyed: bool = False
     """We ended it."""
+    lost: bool = False
+    """What held it ended, and it with that: it says nothing of the function."""
     usage: Usage = Usage()
 
 

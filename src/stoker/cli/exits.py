@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from stoker.errors import NodeError, Refused, SettingsError
+from stoker.errors import BackendLost, NodeError, Refused, SettingsError
 
 OK = 0
 FAILED = 1
@@ -13,6 +13,7 @@ USAGE = 2
 UNREACHABLE = 3
 REFUSED = 4
 NODE = 5
+LOST = 6
 INTERRUPTED = 130
 
 MEANINGS: Mapping[int, str] = MappingProxyType(
@@ -23,6 +24,7 @@ MEANINGS: Mapping[int, str] = MappingProxyType(
         UNREACHABLE: "no node there",
         REFUSED: "refused or not found: the caller can act",
         NODE: "the node could not do it, or could not start",
+        LOST: "the node lost what makes its sandboxes, and stopped",
     }
 )
 
@@ -40,6 +42,8 @@ def code_of(error: NodeError | type[NodeError]) -> int:
     kind = error if isinstance(error, type) else type(error)
     if issubclass(kind, SettingsError):
         return USAGE
+    if issubclass(kind, BackendLost):
+        return LOST
     return REFUSED if issubclass(kind, Refused) else NODE
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from stoker.errors import Draining, NodeError, TooBusy
+from stoker.errors import Draining, NodeError, SandboxLost, TooBusy
 from stoker.types import Outcome, Phases, Status
 
 Headers = list[tuple[bytes, bytes]]
@@ -64,7 +64,7 @@ def error_headers(error: Exception, invocation: str = "", phases: Phases | None 
     if invocation:
         headers.append((b"server-timing", timing(phases or Phases())))
         headers.append((b"x-invocation-id", invocation.encode()))
-    if isinstance(error, TooBusy):
+    if isinstance(error, TooBusy | SandboxLost):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
     elif isinstance(error, Draining):
         headers.append((b"retry-after", b"%d" % DRAINING_RETRY_S))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
+from collections.abc import Collection
 
-from stoker.linux.syscalls import pidfd_send_signal
+from stoker.linux.syscalls import PR_SET_CHILD_SUBREAPER, pidfd_open, pidfd_send_signal, prctl
 
 
 def kill(pidfd: int) -> None:
@@ -16,10 +19,61 @@ def kill(pidfd: int) -> None:
         pass
 
 
+def kill_and_wait(pids: Collection[int], give_up: float) -> list[int]:
+    """End processes; those that have not ended at `give_up` (monotonic), which wait in the kernel."""
+    waiting = select.poll()
+    unended = {}
+    try:
+        for pid in pids:
+            try:
+                pidfd = pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            unended[pidfd] = pid
+            waiting.register(pidfd, select.POLLIN)
+            kill(pidfd)
+        while unended and (ended := waiting.poll(max(0.0, give_up - time.monotonic()) * 1000)):
+            for pidfd, _ in ended:
+                waiting.unregister(pidfd)
+                os.close(pidfd)
+                del unended[pidfd]
+        return list(unended.values())
+    finally:
+        for pidfd in unended:
+            os.close(pidfd)
+
+
+def describe(pid: int) -> str:
+    """`process 4711 (python3, state D)`, as far as it can be told."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+    except OSError:
+        return f"process {pid}"
+    return f"process {pid} ({name}, state {rest.split()[0]})"
+
+
+def become_reaper() -> None:
+    """Whoever below this process loses its parent becomes its child from here on."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
 def children() -> set[int]:
     """Every child of this process, ended ones that were not waited for among them. HOLDS: one thread."""
     with open("/proc/thread-self/children") as file:
         return set(map(int, file.read().split()))
+
+
+def end_children(patience_s: float) -> list[int]:
+    """Kill and wait for every child, and whoever becomes one by that; those that do not end."""
+    give_up = time.monotonic() + patience_s
+    while pids := children():
+        left = kill_and_wait(pids, give_up)
+        for pid in pids.difference(left):
+            os.waitpid(pid, 0)
+        if left:
+            return left
+    return []
 
 
 def reap(pid: int) -> int | None:

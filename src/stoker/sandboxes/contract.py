@@ -139,6 +139,11 @@ class Backend(ABC):
     async def open(self) -> None:
         """Start what outlives single sandboxes; remove what an earlier life of this node left."""
 
+    async def wait_broken(self) -> str:
+        """Return, with the reason, once no sandbox can be made any more; the node then stops."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
+
     @abstractmethod
     async def close(self) -> None:
         """Destroy every sandbox and everything else of ours. Idempotent."""

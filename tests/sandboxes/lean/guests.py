@@ -115,10 +115,22 @@ async def user_of(sandbox: Sandbox) -> int:
     return int((await seen_by_the_host(sandbox))["Uid"].split()[0])
 
 
-def helper_pid(backend: Backend) -> int:
-    """The process that a test may kill."""
+def guardian_pid(backend: Backend) -> int:
+    """The process that the node has started, which forks the helper."""
     assert backend._process is not None
     return backend._process.pid
+
+
+def helper_pid(backend: Backend) -> int:
+    """The process that a test may kill."""
+    return helper_of(guardian_pid(backend))
+
+
+def helper_of(guardian: int) -> int:
+    """Its one child; waits for it."""
+    while not (pids := children_of(guardian)):
+        os.sched_yield()
+    return pids[0]
 
 
 def cgroups_of(node_id: str) -> list[str]:

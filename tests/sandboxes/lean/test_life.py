@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,20 @@ from sandboxes.lean.guests import (
     FORKED,
     cgroups_of,
     children_of,
+    guardian_pid,
     hello,
+    helper_of,
     helper_pid,
     launch,
     order,
     run,
     user_of,
 )
-from stoker.errors import SandboxFailed
-from stoker.sandboxes.contract import SandboxSpec
+from stoker.errors import BackendLost, SandboxFailed
+from stoker.sandboxes.contract import Sandbox, SandboxSpec
 from stoker.sandboxes.lean import Backend, Settings
-from stoker.types import Limits
+from stoker.sandboxes.lean.packets import MAKE, NUMBERS_OF_A_LIFE, pack
+from stoker.types import Ending, Limits
 
 
 @pytest.fixture
@@ -185,40 +189,114 @@ def is_init(pid: int) -> bool:
     return line.split()[-1] == "1"
 
 
-async def test_when_the_helper_is_killed_every_sandbox_ends_and_none_can_be_made(
-    unopened: Backend, home: Path, node_id: str
+async def test_when_the_helper_is_killed_every_sandbox_is_lost_and_new_ones_can_be_made(
+    make: Make, lean: Backend, node_id: str
+) -> None:
+    before = [await make() for _ in range(3)]
+    for _ in range(3):
+        lost = await make()
+        group = cgroups_of(node_id)
+        os.kill(helper_pid(lean), signal.SIGKILL)
+        assert (await lost.ended) == Ending(lost=True)
+        after = await make()
+        assert await run(after, "answer = 1") == 1
+        assert set(cgroups_of(node_id)).isdisjoint(group)
+        await after.destroy()
+        await lost.destroy()
+    assert all(sandbox.ended.result().lost for sandbox in before)
+
+
+async def test_starts_under_way_when_the_helper_is_killed_are_tried_again(lean: Backend) -> None:
+    tasks = [asyncio.create_task(lean.create(spec(f"guest{number}"))) for number in range(10)]
+    await tasks[0]
+    os.kill(helper_pid(lean), signal.SIGKILL)
+    sandboxes = await asyncio.gather(*tasks)
+    after = [sandbox for sandbox in sandboxes if not sandbox.ended.done()]
+    assert len(after) > 0
+    for sandbox in after:
+        await hello(sandbox)
+        assert await run(sandbox, "answer = 1") == 1
+
+
+async def test_a_start_that_nobody_wants_any_more_is_not_tried_again(lean: Backend, node_id: str) -> None:
+    helper = helper_pid(lean)
+    os.kill(helper, signal.SIGSTOP)
+    task = asyncio.create_task(lean.create(spec()))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    os.kill(helper, signal.SIGKILL)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await (await lean.create(spec())).destroy()
+    assert cgroups_of(node_id) == []
+
+
+async def test_an_order_for_a_helper_that_died_is_none_for_the_next(lean: Backend, node_id: str) -> None:
+    assert lean._link is not None
+    old = next(lean._numbers)
+    os.kill(helper_pid(lean), signal.SIGKILL)
+    await (await lean.create(spec())).destroy()
+    while next(lean._numbers) < NUMBERS_OF_A_LIFE:
+        await asyncio.sleep(0)
+    lean._link.send(pack(MAKE, old, lean._body(spec("stale"))))
+    await (await lean.create(spec())).destroy()
+    assert cgroups_of(node_id) == []
+
+
+async def test_a_helper_that_keeps_dying_is_given_up_and_said(unopened: Backend, node_id: str) -> None:
+    await unopened.open()
+    sandbox = await unopened.create(spec())
+    broken = asyncio.create_task(unopened.wait_broken())
+    while not broken.done():
+        for pid in children_of(guardian_pid(unopened)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0)
+    assert "ended 5 times within 10 s, the last time by SIGKILL" in await broken
+    with pytest.raises(BackendLost, match=r"no sandbox can be made any more: .*; restart the node"):
+        await unopened.create(spec("late"))
+    await sandbox.destroy()
+    await unopened.close()
+    assert leaks.left([node_id]) == []
+
+
+async def test_when_the_guardian_is_killed_the_helper_cleans_and_the_node_is_told(
+    unopened: Backend, node_id: str
 ) -> None:
     await unopened.open()
     sandbox = await unopened.create(spec())
     await hello(sandbox)
-    os.kill(helper_pid(unopened), signal.SIGKILL)
-    assert (await sandbox.ended).signal == signal.SIGKILL
-    with pytest.raises(SandboxFailed, match="restart the node"):
-        await unopened.create(spec("late"))
+    os.kill(guardian_pid(unopened), signal.SIGKILL)
+    assert (await sandbox.ended).lost
+    assert await unopened.wait_broken() == "the sandbox helper or its guardian was ended from outside"
     await sandbox.destroy()
     await unopened.close()
-    # Its groups are the next start's to remove: nobody else may.
-    assert [thing for thing in leaks.left([node_id]) if not thing.startswith("cgroup")] == []
-    after = Backend(Settings(node_id=node_id, spares=0), (FORKED,))
-    await after.open()
-    assert cgroups_of(node_id) == []
-    await after.close()
     assert leaks.left([node_id]) == []
 
 
-async def test_a_start_under_way_when_the_helper_is_killed_fails(unopened: Backend, node_id: str) -> None:
+async def test_when_guardian_and_helper_are_killed_nothing_lives_on_and_the_next_start_cleans(
+    unopened: Backend, node_id: str
+) -> None:
     await unopened.open()
     tasks = [asyncio.create_task(unopened.create(spec(f"guest{number}"))) for number in range(10)]
-    await tasks[0]
-    os.kill(helper_pid(unopened), signal.SIGKILL)
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert {type(result).__name__ for result in results} <= {"SandboxFailed", "Sandbox"}
-    for result in results:
-        if not isinstance(result, BaseException):
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    guardian, helper = guardian_pid(unopened), helper_pid(unopened)
+    os.kill(guardian, signal.SIGSTOP)
+    os.kill(helper, signal.SIGKILL)
+    os.kill(guardian, signal.SIGKILL)
+    await unopened.wait_broken()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Sandbox):
+            assert result.ended.result().lost
             await result.destroy()
+        else:
+            assert isinstance(result, BackendLost)
     await unopened.close()
+    assert [thing for thing in leaks.left([node_id]) if not thing.startswith("cgroup")] == []
     again = Backend(Settings(node_id=node_id, spares=0), (FORKED,))
     await again.open()
+    assert cgroups_of(node_id) == []
     await again.close()
     assert leaks.left([node_id]) == []
 
@@ -244,7 +322,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def node(unopened: Backend, node_id: str) -> subprocess.Popen[bytes]:
-    """Another process that holds three sandboxes; its helper's pid is on its standard output."""
+    """Another process that holds three sandboxes; its guardian's pid is on its standard output."""
     path = os.pathsep.join(place for place in sys.path if place)
     return subprocess.Popen(
         [sys.executable, "-c", NODE, node_id], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
@@ -263,14 +341,16 @@ def test_when_the_node_is_killed_the_helper_removes_everything(
     assert leaks.left([node_id]) == []
 
 
-async def test_when_both_are_killed_the_next_start_removes_what_is_left(
+async def test_when_all_are_killed_the_next_start_removes_what_is_left(
     node: subprocess.Popen[bytes], node_id: str
 ) -> None:
     assert node.stdout is not None
-    helper = int(node.stdout.readline())
-    node.send_signal(signal.SIGSTOP)  # so that it cannot be the one to notice
-    os.kill(helper, signal.SIGKILL)
-    node.kill()
+    guardian = int(node.stdout.readline())
+    helper = helper_of(guardian)
+    for pid in (node.pid, guardian, helper):  # so that none can be the one to notice
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (helper, guardian, node.pid):
+        os.kill(pid, signal.SIGKILL)
     node.wait()
     node.stdout.close()
     assert [thing for thing in leaks.left([node_id]) if thing.startswith("process")] == []

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import marshal
 import os
 import re
-import signal
 import socket
 import struct
 import subprocess
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
-from stoker.errors import BackendUnavailable, SandboxFailed
+from stoker.errors import BackendLost, BackendUnavailable, NodeError, SandboxFailed, SandboxLost
 from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.seccomp import compile_policy
 from stoker.sandboxes import contract
@@ -33,6 +33,7 @@ from stoker.sandboxes.lean.packets import (
     HAS_CODE,
     HAS_WORKSPACE,
     HOST_NETWORK,
+    LOST,
     MADE,
     MAKE,
     MAKE_BODY,
@@ -47,6 +48,9 @@ from stoker.sandboxes.lean.settings import Settings
 from stoker.types import MEBIBYTE, Ending, Limits, Network
 
 NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]{0,63}")
+TRIES = 2  # of one sandbox: should it be what the helper dies of, it must not go on for ever
+
+log = logging.getLogger(__name__)
 
 # What the helper starts from: our modules, but not this package's `__init__`, which would bring the node in.
 START = """\
@@ -58,6 +62,25 @@ sys.modules[room.__name__] = room
 from stoker.sandboxes.lean.privileged.main import main
 main()
 """
+
+
+class Order:
+    """A sandbox that the helper has been asked for."""
+
+    def __init__(self, spec: SandboxSpec, body: bytes) -> None:
+        self.spec = spec
+        self.body = body
+        self.number = 0
+        self.tries = 0
+        self.is_unwanted = False
+        self.sandbox: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<Order {self.number} of {self.spec.id}>"
+
+    def fail(self, error: NodeError) -> None:
+        self.sandbox.set_exception(error)
+        self.sandbox.exception()  # heard, even when nobody waits for it any more
 
 
 class Backend(contract.Backend):
@@ -74,15 +97,17 @@ class Backend(contract.Backend):
         self._end: socket.socket | None = None
         self._link: Link | None = None
         self._ready: asyncio.Future[None] | None = None
+        self._broken: asyncio.Future[str] | None = None
+        self._farewell = "the sandbox helper or its guardian was ended from outside"
         self._numbers = itertools.count(1)
-        self._starting: dict[int, tuple[str, asyncio.Future[Sandbox]]] = {}
+        self._orders: dict[int, Order] = {}
         self._sandboxes: dict[int, Sandbox] = {}
         self._ids: set[str] = set()
         self.abilities = self._find_abilities()
 
     def __repr__(self) -> str:
         state = "open" if self._link and self._link.is_open else "closed"
-        return f"<lean backend, {state}, {len(self._sandboxes)} sandboxes, {len(self._starting)} starting>"
+        return f"<lean backend, {state}, {len(self._sandboxes)} sandboxes, {len(self._orders)} starting>"
 
     def _find_abilities(self) -> Abilities:
         found = self._groups.controllers
@@ -150,9 +175,14 @@ class Backend(contract.Backend):
         if self._end is None:
             self.prepare()
         assert self._end is not None
-        self._ready = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._ready, self._broken = loop.create_future(), loop.create_future()
         self._link = Link(self._end, self)
         await self._ready
+
+    async def wait_broken(self) -> str:
+        assert self._broken is not None
+        return await asyncio.shield(self._broken)
 
     async def close(self) -> None:
         process, self._process = self._process, None
@@ -169,20 +199,25 @@ class Backend(contract.Backend):
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         if self._link is None or not self._link.is_open:
-            raise SandboxFailed("the sandbox helper is not running; restart the node")
-        number = next(self._numbers)
-        started: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-        with _folders(spec) as descriptors:
-            self._link.send(pack(MAKE, number, self._order(spec)), descriptors)
-        self._starting[number] = spec.id, started
+            raise BackendLost(f"no sandbox can be made any more: {self._farewell}; restart the node")
+        order = Order(spec, self._body(spec))
+        self._send(order)
         self._ids.add(spec.id)
         try:
-            return await asyncio.shield(started)
+            return await asyncio.shield(order.sandbox)
         except asyncio.CancelledError:
-            await self._withdraw(number, started)
+            await self._withdraw(order)
             raise
 
-    def _order(self, spec: SandboxSpec) -> bytes:
+    def _send(self, order: Order) -> None:
+        assert self._link is not None
+        order.number = next(self._numbers)
+        order.tries += 1
+        with _folders(order.spec) as descriptors:
+            self._link.send(pack(MAKE, order.number, order.body), descriptors)
+        self._orders[order.number] = order
+
+    def _body(self, spec: SandboxSpec) -> bytes:
         launch = self._index.get(spec.launch.name)
         if launch is None:
             known = ", ".join(self._index) or "none"
@@ -201,15 +236,16 @@ class Backend(contract.Backend):
         except struct.error:
             raise SandboxFailed(f"bounds that no sandbox can have: {spec.limits}") from None
 
-    async def _withdraw(self, number: int, started: asyncio.Future[Sandbox]) -> None:
+    async def _withdraw(self, order: Order) -> None:
         """See a start through to its end although nobody wants it any more, however often that is said."""
-        self._destroy(number)
-        while not started.done():
+        order.is_unwanted = True
+        self._destroy(order.number)
+        while not order.sandbox.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.wait([started])
-        while started.exception() is None:
+                await asyncio.wait([order.sandbox])
+        while order.sandbox.exception() is None:
             with suppress(asyncio.CancelledError):
-                await started.result().destroy()
+                await order.sandbox.result().destroy()
                 return
 
     def _destroy(self, number: int) -> None:
@@ -226,43 +262,71 @@ class Backend(contract.Backend):
             self._ids.discard(sandbox.id)
             sandbox.ended.set_result(ending_of(body))
         elif kind == FAILED and number:
-            id, started = self._starting.pop(number)
-            self._ids.discard(id)
-            started.set_exception(SandboxFailed(body.decode(errors="replace")))
-        elif self._ready is not None and not self._ready.done():
-            self._heard_of_start(kind, body.decode(errors="replace"))
+            order = self._orders.pop(number)
+            self._ids.discard(order.spec.id)
+            order.fail(SandboxFailed(body.decode(errors="replace")))
+        elif kind == LOST:
+            self._lost_helper(number, body.decode(errors="replace"))
+        else:
+            self._heard_of_helper(kind, body.decode(errors="replace"))
 
     def _made(self, number: int, group: str, descriptors: list[int]) -> None:
         """`group` is the name of its cgroup, which for one that was a spare is not its own."""
-        id, started = self._starting.pop(number)
-        sandbox = Sandbox(id, descriptors, self._groups.group(group), lambda: self._destroy(number))
+        order = self._orders.pop(number)
+        cgroup = self._groups.group(group)
+        sandbox = Sandbox(order.spec.id, descriptors, cgroup, lambda: self._destroy(number))
         self._sandboxes[number] = sandbox
-        started.set_result(sandbox)
+        order.sandbox.set_result(sandbox)
 
-    def _heard_of_start(self, kind: int, text: str) -> None:
+    def _heard_of_helper(self, kind: int, text: str) -> None:
         assert self._ready is not None
         if kind == READY:
             self._groups.keep(frozenset(text.split()))
             self.abilities = self._find_abilities()
-            self._ready.set_result(None)
+            if not self._ready.done():
+                self._ready.set_result(None)
         else:
-            self._ready.set_exception(BackendUnavailable(text))
+            self._farewell = text
+
+    def _lost_helper(self, first: int, how: str) -> None:
+        """Every sandbox has ended with its helper. What was being made is asked of the next one."""
+        log.warning(
+            "the sandbox helper ended %s, and %d sandboxes with it; a new one starts",
+            how,
+            len(self._sandboxes),
+        )
+        self._numbers = itertools.count(first)
+        self._end_sandboxes()
+        orders, self._orders = self._orders, {}
+        self._ids = {order.spec.id for order in orders.values()}
+        for order in orders.values():
+            try:
+                if order.is_unwanted or order.tries == TRIES:
+                    raise SandboxLost(f"the sandbox helper ended {order.tries} times while it made this one")
+                self._send(order)
+            except SandboxFailed as error:
+                self._ids.discard(order.spec.id)
+                order.fail(error)
 
     def lost(self) -> None:
+        assert self._ready is not None and self._broken is not None
+        if not self._ready.done():
+            self._ready.set_exception(BackendUnavailable(self._farewell))
+        self._broken.set_result(self._farewell)
         self._forget_all()
 
     def _forget_all(self) -> None:
-        """The helper has gone, and with it, by the kernel's hand, every sandbox."""
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(BackendUnavailable("the sandbox helper did not start; see above"))
-        for _, started in self._starting.values():
-            started.set_exception(SandboxFailed("the sandbox helper ended; restart the node"))
-            started.exception()  # heard, even when nobody waits for it any more
-        self._starting.clear()
-        for sandbox in self._sandboxes.values():
-            sandbox.ended.set_result(Ending(signal=signal.SIGKILL))
-        self._sandboxes.clear()
+        """Guardian and helper have gone, and with them, by the kernel's hand, every sandbox."""
+        for order in self._orders.values():
+            order.fail(BackendLost(f"no sandbox can be made any more: {self._farewell}"))
+        self._orders.clear()
+        self._end_sandboxes()
         self._ids.clear()
+
+    def _end_sandboxes(self) -> None:
+        for sandbox in self._sandboxes.values():
+            sandbox.ended.set_result(Ending(lost=True))
+        self._sandboxes.clear()
 
 
 def _bounded(launch: int, flags: int, id: str, limits: Limits) -> Make:

@@ -5,7 +5,7 @@ is its kind, the next eight the number of the sandbox it is about. The helper be
 nothing but what these shapes can say; it checks each field (`take_make`).
 
     node   -> helper   MAKE, DESTROY
-    helper -> node     READY, MADE, FAILED, ENDED
+    helper -> node     READY, MADE, FAILED, ENDED; its guardian: LOST
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
@@ -22,7 +22,7 @@ import struct
 from typing import NamedTuple
 
 MAKE, DESTROY = 1, 2
-READY, MADE, FAILED, ENDED = 17, 18, 19, 20
+READY, MADE, FAILED, ENDED, LOST = 17, 18, 19, 20, 21
 SETUP, FORK = 33, 34
 UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
 GO, RUNNING, STATUS, TROUBLE = b"G", b"R", b"S", b"T"
@@ -40,6 +40,10 @@ MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
 MAX_DESCRIPTORS = 16
 MAX_TEXT = 2000
 NOT_COUNTED = -1
+
+# Each life of the helper has a range of numbers of its own, and LOST tells the node where the next begins.
+# So an order that was for a helper that died is none for the one that finds it in the socket.
+NUMBERS_OF_A_LIFE = 1 << 40
 
 
 class Make(NamedTuple):

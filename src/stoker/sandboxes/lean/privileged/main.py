@@ -2,7 +2,8 @@
 
 Started by the node while it still has its privileges, which the node then gives up; from there on the
 helper believes the node nothing but the shape of a packet, and inside a sandbox nothing at all. It has
-one thread, waits for no sandbox, and ends with everything it made when the node ends.
+one thread, waits for no sandbox, and ends with everything it made when the node ends. Should it die
+before that, its guardian forks a new one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import stat
 import struct
 import sys
+from typing import Any
 
 from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.mounts import MountNamespace
@@ -48,6 +50,7 @@ from stoker.sandboxes.lean.packets import (
     send,
     unpack,
 )
+from stoker.sandboxes.lean.privileged.guardian import guard
 from stoker.sandboxes.lean.privileged.loop import Loop
 from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox, Slots
 from stoker.sandboxes.lean.privileged.spares import FIRST_NUMBER, Spares
@@ -82,10 +85,11 @@ def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
 
 
 class Helper:
-    """Everything the helper has."""
+    """Everything the helper has. Numbers below `first` are those of helpers before it."""
 
-    def __init__(self, link: socket.socket, means: Means, loop: Loop, spares: Spares) -> None:
+    def __init__(self, link: socket.socket, first: int, means: Means, loop: Loop, spares: Spares) -> None:
         self._link = link
+        self._first = first
         self._means = means
         self._loop = loop
         self._spares = spares
@@ -98,7 +102,6 @@ class Helper:
 
     def open(self, starts: list[Start], filters: tuple[bytes, ...], eager: int) -> None:
         """Make ready, and start the zygotes of the first `eager` launches."""
-        self._means.groups.sweep()
         self._means.groups.open()
         self._nurseries = [Nursery(start, filters, self._loop, self) for start in starts]
         self._loop.watch(self._link.fileno(), self._read)
@@ -107,7 +110,9 @@ class Helper:
             nursery.start()
 
     def close(self) -> None:
-        """End every sandbox; the last one's end stops the loop."""
+        """End every sandbox; the last one's end stops the loop. Idempotent."""
+        if self._is_closing:
+            return
         self._is_closing = True
         self._loop.unwatch(self._link.fileno())
         for sandbox in self._sandboxes.values():
@@ -129,11 +134,12 @@ class Helper:
             self.close()
             return
         kind, number, body = unpack(packet.ljust(9, b"\0"))
-        if kind == MAKE and number < FIRST_NUMBER and number not in self._sandboxes:
+        is_for_us = self._first <= number < FIRST_NUMBER
+        if kind == MAKE and is_for_us and number not in self._sandboxes:
             self._make(number, body, descriptors)
             return
         close_all(descriptors)
-        if kind == DESTROY and number < FIRST_NUMBER and number in self._sandboxes:
+        if kind == DESTROY and is_for_us and number in self._sandboxes:
             self._sandboxes[number].is_destroyed = True
             self._sandboxes[number].end()
 
@@ -314,7 +320,7 @@ def succeed(node_id: str) -> socket.socket:
 
 
 def main() -> None:
-    """The helper's life. Settings on standard input, the node on the descriptor named there."""
+    """Guardian and helper. Settings on standard input, the node on the descriptor named there."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when the node does, never before
     config = marshal.loads(sys.stdin.buffer.read())
@@ -331,11 +337,26 @@ def main() -> None:
         return
     os.chdir("/")
     os.umask(0o022)
+    node, guardian = pidfd_open(config["node"]), pidfd_open(os.getpid())
+    groups = Groups(find_trees(), config["node_id"], config["cgroup_parent"])
+    guard(link, lambda first: live(config, first, link, node, guardian), groups.sweep)
+    place.close()
+
+
+def live(config: dict[str, Any], first: int, link: socket.socket, node: int, guardian: int) -> None:
+    """One helper, until the node or the guardian ends; `node` and `guardian` are pidfds."""
+    groups = Groups(find_trees(), config["node_id"], config["cgroup_parent"])
+    try:
+        groups.sweep()
+    except OSError as error:
+        text = f"what an earlier life of this node left cannot be removed: {error}"
+        send(link, pack(FAILED, 0, text.encode()[:MAX_TEXT]))
+        return
     means = Means(
-        Groups(find_trees(), config["node_id"], config["cgroup_parent"]),
+        groups,
         Networks(),
         MountNamespace(),
-        pidfd_open(config["node"]),
+        node,
         UserNamespaces(),
         Slots(SLOTS),
         config["uid_base"],
@@ -344,10 +365,10 @@ def main() -> None:
     )
     loop = Loop()
     starts = [Start(*start) for start in config["starts"]]
-    helper = Helper(link, means, loop, Spares(len(starts), config["spares"]))
+    helper = Helper(link, first, means, loop, Spares(len(starts), config["spares"]))
     try:
         helper.open(starts, tuple(config["filters"]), config["eager"])
+        loop.watch(guardian, helper.close)
         loop.run(helper.make_spare)
     finally:
-        means.groups.sweep()  # a fault of ours must not outlive us either
-        place.close()
+        groups.sweep()  # a fault of ours must not outlive us either
