@@ -23,11 +23,12 @@ WINGS = ("doors", "sandboxes", "runtimes")
 
 # Which modules of ours a room may import. A name allows the module and everything below it; one that
 # ends in a dot only what is below it; "" everything. `<wing>.*` is every plug-in of a wing.
-WORDS = {"types", "errors"}
+WORDS = {"types", "errors", "egress"}
 ROOM = WORDS | {"telemetry.events"}
 TABLE: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
+    "egress": set(),
     "settings": WORDS,
     "deadlines": WORDS,
     "outputs": WORDS,

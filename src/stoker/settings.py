@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 from msgspec import inspect as types
 
+from stoker.egress import read_networks, read_servers
 from stoker.errors import SettingsError
 
 FILE = "stoker.toml"
@@ -80,6 +81,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_memory_mb: Annotated[Megabytes | None, _is("what a function may ask for; none: `memory_mb`")] = None
     max_timeout_s: Annotated[Seconds, _is("the longest wall time a function may ask for")] = 900.0
 
+    egress_private: Annotated[
+        str,
+        Meta(max_length=4096),
+        _is(
+            "private networks that functions with egress may reach",
+            allowed="a list such as 10.1.0.0/16, 10.2.0.7:5432",
+        ),
+    ] = ""
+    dns_servers: Annotated[
+        str,
+        Meta(max_length=1024),
+        _is(
+            "the name servers for functions with egress; empty: the host's own",
+            allowed="a list of addresses such as 192.0.2.53, 192.0.2.54:5353",
+        ),
+    ] = ""
+
     function_url_prefix: Annotated[
         Url | None,
         _is(
@@ -109,6 +127,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     build_timeout_s: Annotated[Seconds, _is("wall time of one build")] = 300.0
     build_memory_mb: Annotated[Megabytes, _is("memory of one build")] = 2048
     build_size_mb: Annotated[Megabytes, _is("the largest folder a build may leave")] = 2048
+    build_network: Annotated[
+        Literal["host", "egress", "none"],
+        _is("where builds find dependencies: as the host does, as a function with egress, or not at all"),
+    ] = "host"
     builds_at_once: Annotated[int, Meta(ge=1, le=1024), _is("builds running at the same time")] = 2
     max_package_mb: Annotated[Megabytes, _is("the largest package")] = 256
     max_unpacked_mb: Annotated[Megabytes, _is("the most a package may unpack to")] = 1024
@@ -202,6 +224,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path) -> 
     values: dict[str, Any] = {name: _value(given, environ) for name, given in chosen.items()}
     settings = Settings(**{"home": home, **values})
     _check_together(settings, chosen)
+    _check_lists(chosen)
     return settings
 
 
@@ -327,3 +350,13 @@ def _check_together(settings: Settings, chosen: Mapping[str, Given]) -> None:
         if less is not None and more is not None and less > more:
             source = (chosen.get(low) or chosen[high]).source
             raise SettingsError(f"{source}: {low} ({less}) is more than {high} ({more})")
+
+
+def _check_lists(chosen: Mapping[str, Given]) -> None:
+    for name, read in (("egress_private", read_networks), ("dns_servers", read_servers)):
+        given = chosen.get(name)
+        try:
+            read(str(given.value) if given else "")
+        except ValueError as error:
+            assert given is not None
+            raise SettingsError(f"{_refusal(given)}: {error}") from None

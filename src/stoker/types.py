@@ -40,6 +40,8 @@ class Network(StrEnum):
     """What a sandbox can reach."""
 
     NONE = "none"
+    EGRESS = "egress"
+    """The internet, from a network of its own; never the host, its other networks or its neighbours."""
     HOST = "host"
     """The host's own network. For builds only: no function gets it."""
 
@@ -83,6 +85,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int = 0
     """How many calls run at a time in all; more wait in line. 0: as many as there is room for."""
     network: Network = Network.NONE
+    egress: tuple[str, ...] = ()
+    """With `Network.EGRESS`: all it may reach, as `stoker.egress` reads it; empty: what the node allows."""
     sandbox: str | None = None
     """The backend's name; None: the node's default."""
     environment: dict[str, str] = {}

@@ -173,6 +173,13 @@ def doctor(is_json: bool, **flags: str | None) -> int:
 @click.option("--reuse", type=click.Choice(["none", "sandbox", "process"]), help="What calls may share.")
 @click.option("--concurrency", type=int, help="Calls in one process at once.")
 @click.option("--sandbox", metavar="NAME", help="The backend to run it in.")
+@click.option("--network", type=click.Choice(["none", "egress"]), help="What it reaches.  [default: none]")
+@click.option(
+    "--egress",
+    metavar="TARGET",
+    multiple=True,
+    help="With egress, all it may reach: host:port, *.name, 203.0.113.0/24:443, …",
+)
 @click.option("-e", "--env", "environment", metavar="K=V", multiple=True, help="A variable for the function.")
 @click.option("--replace", is_flag=True, help="Deploy over a function of the same name.")
 @click.option("--json", "is_json", is_flag=True, help="The function's record as JSON.")
@@ -185,6 +192,7 @@ def deploy(path: Path, replace: bool, is_json: bool, **options: Any) -> None:
     which = {name: options.pop(name) for name in ("url", "port", "home")}
     environment = _pairs(options.pop("environment"), "--env")
     wish = {**options, "memory_mb": options["memory"], "environment": environment or None}
+    wish["egress"] = list(options["egress"]) or None
     del wish["memory"]
     record = deploying.deploy(client.find(target(**which)).url, path, wish, replace=replace)
     (showing.as_json if is_json else showing.deployed)(record)

@@ -33,7 +33,8 @@ def as_json_line(value: object) -> None:
 
 def functions(records: Iterable[Mapping[str, Any]]) -> None:
     """Deployed functions, one a row."""
-    table = Table("name", "version", "runtime", "handler", "memory", "timeout", "reuse", "updated", box=None)
+    heads = ("name", "version", "runtime", "handler", "memory", "timeout", "reuse", "network", "updated")
+    table = Table(*heads, box=None)
     for record in records:
         config = record["config"]
         table.add_row(
@@ -44,9 +45,16 @@ def functions(records: Iterable[Mapping[str, Any]]) -> None:
             f"{config['memory_mb']} MB",
             config["timeout"],
             config.get("reuse") or "process",
+            network(config),
             record["updated_at"],
         )
     out().print(table)
+
+
+def network(config: Mapping[str, Any]) -> str:
+    """`none`, `egress`, or `egress:` and what it is narrowed to."""
+    targets = ", ".join(map(str, config.get("egress") or ()))
+    return f"{config.get('network') or 'none'}{f': {escape(targets)}' if targets else ''}"
 
 
 def deployed(record: Mapping[str, Any]) -> None:

@@ -148,7 +148,7 @@ class _Build:
         where = str(root.relative_to(self._work / "tree"))
         event: dict[str, object] = {"root": where, "runtime": function.runtime, "version": function.version}
         event["code_path"] = CODE_PATH
-        await self._step("prepare", event, Network.HOST if declares else Network.NONE)
+        await self._step("prepare", event, self._terms.build_network if declares else Network.NONE)
 
     def _finish(self, root: Path) -> Contents:
         code = self._stage / "ready" / "code"

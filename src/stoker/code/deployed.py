@@ -54,6 +54,7 @@ def wish_of(record: FunctionRecord) -> Wish:
         concurrency=config.concurrency,
         max_concurrency=config.max_concurrency,
         network=config.network,
+        egress=config.egress,
         sandbox=config.sandbox,
         environment=config.environment,
     )

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 import msgspec
 
 from stoker.code.terms import Terms
+from stoker.egress import MOST_TARGETS, read_target
 from stoker.errors import BadCode, Refused
 from stoker.types import Function, Network, Reuse
 
@@ -24,7 +25,17 @@ MOST_MEMORY_MB = 64 * 1024 * 1024  # where the node's own memory is not known
 MAX_CONCURRENCY = 10_000
 MAX_SHOWN = 60
 RESERVED = ".stoker"
-KEYS = ("environment", "handler", "reuse", "memory_mb", "timeout", "concurrency", "network", "sandbox")
+KEYS = (
+    "environment",
+    "handler",
+    "reuse",
+    "memory_mb",
+    "timeout",
+    "concurrency",
+    "network",
+    "egress",
+    "sandbox",
+)
 
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -72,6 +83,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     max_concurrency: int | None = None
     network: Network | None = None
+    egress: tuple[str, ...] | None = None
     sandbox: str | None = None
     environment: dict[str, str] | None = None
     note: str = ""
@@ -115,6 +127,7 @@ def parse_config(data: bytes) -> Wish:
         "timeout": _span,
         "reuse": _one_of(Reuse),
         "network": _one_of(Network),
+        "egress": _targets,
     }
     said = {key: readers[key](key, config[key]) for key in KEYS if config.get(key) is not None}
     renamed = {"environment": "runtime", "timeout": "timeout_s"}
@@ -166,6 +179,16 @@ def _one_of(kind: type[Reuse] | type[Network]) -> Callable[[str, Any], Any]:
     return read
 
 
+def _targets(key: str, value: Any) -> tuple[str, ...]:
+    """A list of what may be reached, each as it is read."""
+    if not isinstance(value, list) or len(value) > MOST_TARGETS:
+        _refuse(key, value, f"a list of at most {MOST_TARGETS} targets")
+    try:
+        return tuple(str(read_target(item if isinstance(item, str) else "")) for item in value)
+    except ValueError as error:
+        _refuse(key, value, f"a list of targets, each {error}")
+
+
 def check(wish: Wish, terms: Terms, refusal: type[Refused], where: str = "") -> None:
     """Whether this node grants what is asked for. Raises `refusal`, naming key, value and range."""
     most_memory = terms.max_memory_mb or terms.memory_mb or MOST_MEMORY_MB
@@ -179,8 +202,8 @@ def check(wish: Wish, terms: Terms, refusal: type[Refused], where: str = "") -> 
         if value is not None and not least <= value <= most:
             allowed = f"{least:.12g} to {most:.12g}{unit}"
             raise refusal(f"{where}{key!r} is {value:.12g}{unit}; this node allows {allowed}")
-    if wish.network is not None and wish.network is not Network.NONE:
-        raise refusal(f"{where}'network' is {wish.network.value!r}; there is 'none'")
+    if wish.network is Network.HOST:
+        raise refusal(f"{where}'network' is 'host'; there is 'none' and 'egress'")
 
 
 def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> Function:
@@ -193,6 +216,8 @@ def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> 
         raise BadCode(f"nothing says which runtime {name!r} is for")
     if (root / RESERVED).exists() and not (root / RESERVED).is_dir():
         raise BadCode(f"{RESERVED!r} is Stoker's own folder; no package may hold a file of that name")
+    if wish.egress and wish.network is not Network.EGRESS:
+        raise BadCode("'egress' is given, but 'network' is 'none'; it must be 'egress'")
     choice = choose(wish.runtime)
     handler = wish.handler or choice.runtime.default_handler
     _check_entry(name, handler, choice.runtime, root)
@@ -210,6 +235,8 @@ def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> 
         reuse=wish.reuse,
         concurrency=wish.concurrency or 1,
         max_concurrency=wish.max_concurrency or 0,
+        network=wish.network or Network.NONE,
+        egress=wish.egress or (),
         sandbox=wish.sandbox,
         environment=wish.environment or {},
         note="; ".join(note for note in (choice.note, wish.note) if note),

@@ -29,6 +29,7 @@ WISHES = {
     "reuse": "reuse",
     "concurrency": "concurrency",
     "network": "network",
+    "egress": "egress",
     "sandbox": "sandbox",
 }
 BESIDE = ("version", "metadata")
@@ -157,6 +158,7 @@ def _settled(record: FunctionRecord, wish: Wish, pin: Pin) -> FunctionRecord:
         reuse=function.reuse,
         concurrency=function.concurrency,
         network=function.network,
+        egress=function.egress,
         sandbox=function.sandbox,
     )
     # As it was asked for: `python3.8` must not become whatever Python is newest after a restart.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stoker.types import MEBIBYTE, Limits
+from stoker.types import MEBIBYTE, Limits, Network
 
 DEPENDENCY_MEMBERS = 10
 """Files a finished build may hold, as a multiple of `max_members`: numpy, scipy and pandas hold 9,000."""
@@ -25,6 +25,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     build_memory_mb: int = 2048
     build_size_mb: int = 2048
     builds_at_once: int = 2
+    build_network: Network = Network.HOST
     max_package_mb: int = 256
     max_unpacked_mb: int = 1024
     max_members: int = 20_000

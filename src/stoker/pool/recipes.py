@@ -66,12 +66,20 @@ class Recipes:
             keep_s=0.0 if reuse is Reuse.NONE else kept,
         )
         backend = self._backend(function.sandbox or self._default)
+        lack = backend.lacks(function.network)
+        if lack is not None:
+            raise Unsupported(f"{function.name!r} asks for the network {function.network.value!r}: {lack}")
         launch = self._launch(f"{function.runtime}-{function.version}")
         load = self._load(function, reuse)
 
         def recipe(name: str) -> Recipe:
             spec = SandboxSpec(
-                id=name, launch=launch, limits=function.limits, code=folder, network=function.network
+                id=name,
+                launch=launch,
+                limits=function.limits,
+                code=folder,
+                network=function.network,
+                egress=function.egress,
             )
             return Recipe(backend, spec, load)
 

@@ -92,6 +92,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 1
     """Calls inside one sandbox at once."""
     network: Network = Network.NONE
+    egress: tuple[str, ...] = ()
     sandbox: str | None = None
 
 

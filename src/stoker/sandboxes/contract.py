@@ -68,6 +68,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     workspace: Path | None = None
     """A folder of the host, writable at `WORKSPACE_PATH`; for builds only."""
     network: Network = Network.NONE
+    egress: tuple[str, ...] = ()
+    """Narrows `Network.EGRESS` to these targets (see `stoker.egress`); empty: it is not narrowed."""
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +132,10 @@ class Backend(ABC):
     @abstractmethod
     def problems(self) -> list[Problem]:
         """Why this machine cannot; empty when it can. Cheap, without side effects."""
+
+    def lacks(self, network: Network) -> Problem | None:
+        """Why it cannot give sandboxes this network; None when it can. Cheap, without side effects."""
+        return None
 
     def prepare(self) -> None:
         """Do what needs the privileges the node was started with; it gives them up afterwards. Before any

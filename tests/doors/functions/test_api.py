@@ -28,6 +28,7 @@ HELLO = {
         "reuse": "process",
         "concurrency": 1,
         "network": "none",
+        "egress": [],
         "sandbox": None,
         "timeout": "30s",
     },

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from stoker.egress import MOST_TARGETS, read_target
 from stoker.errors import BadRequest
 from stoker.types import Network, Reuse
 
@@ -146,6 +147,18 @@ def _choice(kind: type[Reuse] | type[Network]) -> Reader:
     return reader
 
 
+def _targets(field: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MOST_TARGETS:
+        _refuse(field, value, f"an array of at most {MOST_TARGETS} targets")
+    read = []
+    for at, item in enumerate(value):
+        try:
+            read.append(str(read_target(item if isinstance(item, str) else "")))
+        except ValueError as error:
+            _refuse(f"{field}[{at}]", item, str(error))
+    return tuple(read)
+
+
 READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "name": _name,
@@ -161,6 +174,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "reuse": _choice(Reuse),
         "concurrency": _whole(1, 10_000),
         "network": _choice(Network),
+        "egress": _targets,
         "sandbox": _text(64, 1),
     }
 )

@@ -122,6 +122,11 @@ class Backend(contract.Backend):
     def problems(self) -> list[Problem]:
         return [] if self._process is not None else find_problems()
 
+    def lacks(self, network: Network) -> Problem | None:
+        if network is Network.EGRESS:
+            return Problem("lean sandboxes cannot give it in this version", "ask for the network 'none'")
+        return None
+
     def prepare(self) -> None:
         """Start the helper. Returns at once; `open` waits for it."""
         problems = find_problems()
