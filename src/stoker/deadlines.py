@@ -20,14 +20,17 @@ class Expiring(Protocol):
     """On the monotonic clock; may be moved while watched."""
 
     def expire(self) -> None: ...
+    def look(self) -> None:
+        """Asked for by `look_at`: end if more was used than is allowed."""
 
 
 class Deadlines:
-    """Everything that is being watched."""
+    """Everything that is being watched, and what of it may use only so much."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._watched: set[Expiring] = set()
+        self._looked_at: set[Expiring] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -38,8 +41,13 @@ class Deadlines:
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
+    def look_at(self, one: Expiring) -> None:
+        """Have it look at what it has used in every sweep. HOLDS: it is watched."""
+        self._looked_at.add(one)
+
     def forget(self, one: Expiring) -> None:
         self._watched.discard(one)
+        self._looked_at.discard(one)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -49,5 +57,7 @@ class Deadlines:
         now = time.monotonic()
         for one in [one for one in self._watched if one.expires_at <= now]:
             one.expire()
+        for one in tuple(self._looked_at):
+            one.look()
         # An empty sweep ends the timer, so an idle node sleeps; under load it is never re-armed by a call.
         self._timer = self._loop.call_later(SWEEP_S, self._sweep) if self._watched else None

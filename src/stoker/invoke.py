@@ -8,11 +8,12 @@ wait keeps the call and comes back to it later, by the same method.
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Coroutine
+from signal import SIGKILL
 from typing import Any, Protocol
 
+from stoker import verdicts
 from stoker.admission import Gate, Ticket
 from stoker.deadlines import Deadlines
 from stoker.errors import Impatient, NodeError, PayloadTooLarge, SandboxFailed, SandboxLost
@@ -31,6 +32,7 @@ from stoker.types import (
     Status,
     Usage,
 )
+from stoker.verdicts import Verdict
 
 LOAD_ALLOWANCE_S = 10.0
 """The least that starting the runtime and importing the code may take, whatever the call's own limit."""
@@ -117,6 +119,7 @@ class Call:
         "_entered",
         "_function",
         "_has_left",
+        "_kills_before",
         "_lease",
         "_logs",
         "_number",
@@ -144,6 +147,7 @@ class Call:
         self._asked = 0
         self._has_left = False
         self._cpu_ns = 0
+        self._kills_before = 0
         self._lease: Lease | None = None
         self._number = 0
         self._logs: LogKeeper | None = None
@@ -205,7 +209,8 @@ class Call:
             self._rooms.pool.give_back(lease.number, is_healthy=True)
             return
         assert self._function is not None
-        self._lease, live, invocation = lease, lease.live, self.invocation
+        rooms, live, invocation = self._rooms, lease.live, self.invocation
+        self._lease = lease
         self.phases.sandbox = self._lap()
         left_s, timeout_s = invocation.deadline - self._since, self._function.limits.timeout_s
         run_s = timeout_s if timeout_s < left_s else left_s
@@ -215,6 +220,10 @@ class Call:
         self._number = live.enter(
             self, bytes.fromhex(invocation.id), budget_ms, invocation.body, lease.runs_at_once
         )
+        if live.is_shared:
+            self._kills_before = live.sandbox.hits().oom_kills
+        if self._function.limits.cpu_s is not None:
+            rooms.deadlines.look_at(self)
 
     def taken_back(self) -> None:
         """The call in front runs long, and this one had not begun: ask for another sandbox."""
@@ -224,7 +233,7 @@ class Call:
         self._asked = 0
         self.expires_at = self.invocation.deadline
         if self._has_left:
-            self._end(Status.CANCELLED, HAS_LEFT)
+            self._end(verdicts.HAS_LEFT)
         else:
             self._ask_for_lease(self._pin)
 
@@ -243,63 +252,73 @@ class Call:
             self._logs = LogKeeper(self._function.limits.log_bytes)
         total = self._logs.add(stream, data)
         if total > self._function.limits.output_bytes:
-            limit = f"more than {self._function.limits.output_bytes} bytes written to stdout or stderr"
-            self._end(Status.OUTPUT_TOO_LARGE, FunctionError("OutputTooLarge", limit))
+            self._end(verdicts.of_output(self._function.limits))
 
     # The ends
 
     def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None:
         """The good end."""
         self._drain(run_ns)
-        self._end(Status.OK, None, result=result, cpu_ns=cpu_ns, is_healthy=True)
+        self._end(verdicts.OK, result=result, cpu_ns=cpu_ns, is_healthy=True)
 
     def raised(self, run_ns: int, cpu_ns: int, error: FunctionError) -> None:
         """The function failed, and its sandbox lives."""
         self._drain(run_ns)
-        status = Status.OUTPUT_TOO_LARGE if error.type == "ResultTooLarge" else Status.FUNCTION_ERROR
-        self._end(status, error, cpu_ns=cpu_ns, is_healthy=True)
+        self._end(verdicts.of_error(error), cpu_ns=cpu_ns, is_healthy=True)
 
     def load_failed(self, error: FunctionError) -> None:
         self.phases.init = self._lap()
-        self._end(Status.FUNCTION_ERROR, error)
+        self._end(Verdict(status=Status.FUNCTION_ERROR, error=error))
 
     def exited(self, exit_code: int, signal: int, cpu_ns: int) -> None:
         """The process of this call, in a shared sandbox, ended without an answer."""
         self.phases.run = self._lap()
-        assert self._lease is not None
-        ending = Ending(
-            exit_code=None if exit_code < 0 else exit_code,
-            signal=None if signal < 0 else signal,
-            out_of_memory=signal > 0 and self._lease.live.has_new_oom_kill(),
-        )
-        self._end(*self._verdict(ending), cpu_ns=cpu_ns, is_healthy=not ending.out_of_memory)
+        assert self._lease is not None and self._function is not None
+        limits, meter = self._function.limits, self._lease.live.meter
+        if verdicts.is_for_cpu_time(signal, cpu_ns, limits):
+            self._end(verdicts.of_cpu_time(limits), cpu_ns=cpu_ns, is_healthy=True)
+            return
+        ending = Ending(exit_code=None if exit_code < 0 else exit_code, signal=None if signal < 0 else signal)
+        is_for_memory = signal == SIGKILL and meter.was_killed_for_memory(self._kills_before)
+        verdict = verdicts.of_ending(ending, limits, is_for_memory)
+        self._end(verdict, cpu_ns=cpu_ns, is_healthy=not is_for_memory)
 
     def sandbox_ended(self, ending: Ending, reason: str) -> None:
         """The sandbox ended under the call."""
         self.phases.run = self._lap()
+        assert self._lease is not None and self._function is not None
+        meter = self._lease.live.meter
+        is_for_memory = ending.out_of_memory and meter.was_killed_for_memory(self._kills_before)
         if ending.lost:
             self._settle(SandboxLost())
         elif reason:
-            self._end(Status.CRASHED, FunctionError("Crashed", f"the runtime was ended: {reason}"))
-        elif ending.destroyed and not ending.out_of_memory:
+            self._end(verdicts.of_broken(reason))
+        elif ending.destroyed and not is_for_memory:
             self._settle(SandboxFailed("the sandbox was destroyed while the function ran"))
         else:
-            self._end(*self._verdict(ending), usage=ending.usage)
+            self._end(verdicts.of_ending(ending, self._function.limits, is_for_memory))
 
     def expire(self) -> None:
         """The deadline has passed."""
         self.phases.run = self._lap()
         if self._has_left:
-            self._end(Status.CANCELLED, HAS_LEFT)
+            self._end(verdicts.HAS_LEFT)
             return
         if self._lease is None:
             waited = self._rooms.clock() - self._entered
             self._settle(Impatient(f"the caller's deadline passed after {waited:.1f} s of waiting"))
             return
         assert self._function is not None
-        what = "did not answer" if self._lease.live.loaded_at else "was not loaded"
-        message = f"the function {what} within its limit of {self._function.limits.timeout_s:g} s"
-        self._end(Status.TIMED_OUT, FunctionError("TimedOut", message))
+        self._end(verdicts.of_wall_time(self._function.limits, self._lease.live.loaded_at > 0))
+
+    def look(self) -> None:
+        """Whether it has used more processor time than it may, as far as that is known while it runs."""
+        assert self._function is not None and self._function.limits.cpu_s is not None
+        if self._lease is None or self._has_left or not self._lease.live.runs_alone(self._number):
+            return
+        if self._lease.live.meter.spent_s() >= self._function.limits.cpu_s:
+            self.phases.run = self._lap()
+            self._end(verdicts.of_cpu_time(self._function.limits))
 
     def leave(self) -> None:
         """The caller has left; nobody wants the answer.
@@ -311,7 +330,7 @@ class Call:
             return
         self._has_left = True
         if self._lease is None:
-            self._end(Status.CANCELLED, HAS_LEFT)
+            self._end(verdicts.HAS_LEFT)
         else:
             self.expires_at = min(self.expires_at, self._rooms.clock() + LEAVE_S)
 
@@ -321,42 +340,31 @@ class Call:
 
     # Settling
 
-    def _verdict(self, ending: Ending) -> tuple[Status, FunctionError]:
-        assert self._function is not None
-        if ending.out_of_memory:
-            message = f"the function used more than its {self._function.limits.memory_mb} MB of memory"
-            return Status.OUT_OF_MEMORY, FunctionError("OutOfMemory", message)
-        if ending.signal is not None:
-            name = signal.Signals(ending.signal).name if ending.signal in SIGNALS else str(ending.signal)
-            return Status.CRASHED, FunctionError("Crashed", f"the function was killed by {name}")
-        message = f"the function exited with code {ending.exit_code} before it answered"
-        return Status.CRASHED, FunctionError("Exited", message)
-
     def _end(
-        self,
-        status: Status,
-        error: FunctionError | None,
-        *,
-        result: bytes = b"",
-        cpu_ns: int = -1,
-        usage: Usage | None = None,
-        is_healthy: bool = False,
+        self, verdict: Verdict, *, result: bytes = b"", cpu_ns: int = -1, is_healthy: bool = False
     ) -> None:
-        lease, pin = self._lease, self._pin
-        if self._has_left:
-            status, error, result = Status.CANCELLED, HAS_LEFT, b""
+        lease, pin, limit, usage = self._lease, self._pin, verdict.limit, UNKNOWN_USAGE
         if cpu_ns >= 0:
             self._cpu_ns = cpu_ns
-            usage = Usage(cpu_ms=cpu_ns / 1e6)
+        if lease is not None:
+            meter = lease.live.meter
+            usage = meter.end(cpu_ns, self.phases.run, verdict.status is Status.OK)
+            if limit is None and meter.was_read:
+                limit = meter.met(verdict.error.errno if verdict.error else 0)
+        if self._has_left:
+            verdict, result, limit = verdicts.HAS_LEFT, b"", None
         outcome = Outcome(
             invocation=self.invocation.id,
             function=self.invocation.function,
-            status=status,
+            status=verdict.status,
             result=result,
-            error=error,
+            error=verdict.error,
+            limit=limit,
+            exit_code=verdict.exit_code,
+            signal=verdict.signal,
             logs=NO_LOGS if self._logs is None else self._logs.kept(),
             phases=self.phases,
-            usage=usage or UNKNOWN_USAGE,
+            usage=usage,
             sandbox=lease.live.name if lease else "",
             source=lease.source if lease else Source.FRESH,
             built=pin.built if pin else False,
@@ -407,5 +415,3 @@ class Call:
 
 NO_LOGS = Logs()
 UNKNOWN_USAGE = Usage()
-HAS_LEFT = FunctionError("Cancelled", "the caller left before the answer")
-SIGNALS = frozenset(int(one) for one in signal.Signals)

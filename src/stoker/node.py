@@ -29,7 +29,15 @@ from stoker.deadlines import Deadlines
 from stoker.doors.asgi import application
 from stoker.doors.contract import Door
 from stoker.doors.listener import Routes, protocol_factory
-from stoker.errors import BackendLost, BackendUnavailable, NodeError
+from stoker.errors import (
+    BackendLost,
+    BackendUnavailable,
+    BadRequest,
+    Draining,
+    NodeError,
+    NoSuchFunction,
+    TooBusy,
+)
 from stoker.invoke import Call, Rooms, Settle
 from stoker.linux import privileges
 from stoker.pool import Pool
@@ -48,6 +56,8 @@ RAM_SHARE = 0.8
 """Of the machine's memory, for all sandboxes together, unless the settings say."""
 DRAIN_S = 20.0
 """How long calls inside may go on when the node stops."""
+TURNED_AWAY = (BadRequest, NoSuchFunction, TooBusy, Draining)
+"""Counted and not recorded: they came to no function, and a flood of them must not drown the records."""
 GC_ALLOCATIONS = 20_000
 """Between two collections; a call leaves no cycles, so they find little."""
 
@@ -189,6 +199,8 @@ class Node:
         self.metrics.settled(end)
         if isinstance(end, Outcome):
             self.records.add(InvocationRecord.of(end, created_at, invocation.door))
+        elif not isinstance(end, TURNED_AWAY):
+            self.records.add(InvocationRecord.of_error(invocation, end, created_at))
 
     # Opening and closing
 

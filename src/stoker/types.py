@@ -25,6 +25,21 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+class LimitHit(StrEnum):
+    """Which limit a call has met: known from counters and wait status, never guessed."""
+
+    MEMORY = "memory"
+    WALL_TIME = "wall_time"
+    CPU_TIME = "cpu_time"
+    OUTPUT = "output"
+    """Bytes written to stdout or stderr."""
+    RESULT = "result"
+    DISK = "disk"
+    """Bytes or files in scratch space, or the size of one file."""
+    PIDS = "pids"
+    """Processes and threads."""
+
+
 class Reuse(StrEnum):
     """Which calls of one function may share a sandbox (never across functions)."""
 
@@ -52,6 +67,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int = 128
     timeout_s: float = 30.0
     """Wall time of one call; importing the function's code has its own allowance of the same length."""
+    cpu_s: float | None = None
+    """Processor time of one call, all its threads and processes together; None: as much as its wall time
+    allows."""
     cpus: float = 1.0
     pids: int = 64
     scratch_mb: int = 64
@@ -121,6 +139,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     network_out_bytes: int | None = None
 
 
+class Hits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How often a sandbox has met its limits so far, counted by the kernel; 0 where nobody counts."""
+
+    oom_kills: int = 0
+    """Processes inside that were killed for memory."""
+    forks_refused: int = 0
+    """Processes and threads that were not made because there were too many."""
+    is_disk_full: bool = False
+    """No byte, or no file, more fits into scratch space now."""
+
+
 class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How a sandbox ended: the facts, from wait status and cgroup events, never guessed."""
 
@@ -128,11 +157,13 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     signal: int | None = None
     """The number of the signal that ended the function's process."""
     out_of_memory: bool = False
-    """The kernel killed something in the sandbox for exceeding its memory limit."""
+    """It was killed, and the kernel had killed something in it for exceeding its memory limit."""
     destroyed: bool = False
     """We ended it."""
     lost: bool = False
     """What held it ended, and it with that: it says nothing of the function."""
+    hits: Hits = Hits()
+    """As they were counted at its end."""
     usage: Usage = Usage()
 
 
@@ -142,6 +173,8 @@ class FunctionError(msgspec.Struct, frozen=True, gc=False):
     type: str
     message: str
     stack: str = ""
+    errno: int = 0
+    """Of the system call that failed, where the failure was one; 0: not said."""
 
 
 class Phases(msgspec.Struct, gc=False):
@@ -186,6 +219,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     result: bytes = b""
     """The function's result, a JSON text for handlers; empty unless `ok`."""
     error: FunctionError | None = None
+    limit: LimitHit | None = None
+    """The limit that ended the call; of a call that ended otherwise, the one it is known to have met."""
+    exit_code: int | None = None
+    """Of the function's process, if it ended by itself without an answer."""
+    signal: int | None = None
+    """The number of the signal that ended the function's process."""
     logs: Logs = Logs()
     phases: Phases
     usage: Usage = Usage()

@@ -355,12 +355,12 @@ async def test_a_forked_call_out_of_memory_ends_alone(forking: Guest, backend: B
     if not backend.abilities.limits_memory:
         pytest.skip(f"{backend.name} does not limit memory here")
     await forking.call()
-    before = forking.sandbox.oom_kills()
+    before = forking.sandbox.hits().oom_kills
     other = forking.start({"do": "hang"})
     exited = (await forking.call({"do": "oom"})).exited
     assert exited is not None
     assert exited.signal == 9
-    assert forking.sandbox.oom_kills() > before
+    assert forking.sandbox.hits().oom_kills > before
     assert not other.end.done()
     assert (await forking.call([1])).value == [1]
 

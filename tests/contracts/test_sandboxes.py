@@ -104,7 +104,7 @@ async def test_one_out_of_memory_is_told_as_that(backend: Backend, guest_of: Inv
     assert answer.ending is not None
     assert answer.ending.out_of_memory
     assert (await other.call([1])).value == [1]
-    assert other.sandbox.oom_kills() == 0
+    assert other.sandbox.hits().oom_kills == 0
 
 
 async def test_one_that_never_answers_is_destroyed_all_the_same(guest_of: Invite) -> None:

@@ -1,7 +1,8 @@
 """How every reply explains itself: the headers and the words that all doors share.
 
-`Server-Timing` says where the time went, `X-Invocation-Id` which record and log lines belong to the
-call, `X-Stoker-Note` what was read differently from how it was written. Which HTTP status goes with
+`Server-Timing` says where the time went, `X-Stoker-Usage` what was used, `X-Stoker-Limit` which limit was
+met, `X-Invocation-Id` which record and log lines belong to the call, `X-Stoker-Note` what was read
+differently from how it was written. Which HTTP status goes with
 what is each door's own table.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 
 from stoker.errors import Draining, NodeError, SandboxLost, TooBusy
-from stoker.types import Outcome, Phases, Status
+from stoker.types import LimitHit, Outcome, Phases, Status, Usage
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -29,6 +30,17 @@ TYPES = {
 }
 """What a failure is called when it brings no type of its own."""
 
+LIMITS = {
+    LimitHit.MEMORY: "memory",
+    LimitHit.WALL_TIME: "wall time",
+    LimitHit.CPU_TIME: "processor time",
+    LimitHit.OUTPUT: "output",
+    LimitHit.RESULT: "its result",
+    LimitHit.DISK: "scratch space",
+    LimitHit.PIDS: "processes and threads",
+}
+"""What a limit is of, for people."""
+
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -43,6 +55,14 @@ def timing(phases: Phases) -> bytes:
     )
 
 
+def usage(used: Usage) -> bytes:
+    """The value of `X-Stoker-Usage`: what was measured, by name; empty where nothing was."""
+    if used.network_in_bytes is None and used.cpu_ms is not None and used.memory_peak_bytes is not None:
+        return b"cpu_ms=%.3f, memory_peak_bytes=%d" % (used.cpu_ms, used.memory_peak_bytes)
+    told = ((name, getattr(used, name)) for name in used.__struct_fields__)
+    return ", ".join(f"{name}={value:.12g}" for name, value in told if value is not None).encode()
+
+
 def outcome_headers(outcome: Outcome) -> Headers:
     """The headers of a reply that tells how a function ended."""
     headers = [
@@ -50,6 +70,10 @@ def outcome_headers(outcome: Outcome) -> Headers:
         (b"server-timing", timing(outcome.phases)),
         (b"x-invocation-id", outcome.invocation.encode()),
     ]
+    if used := usage(outcome.usage):
+        headers.append((b"x-stoker-usage", used))
+    if outcome.limit is not None:
+        headers.append((b"x-stoker-limit", outcome.limit.value.encode()))
     if outcome.note:
         headers.append((b"x-stoker-note", header_text(outcome.note)))
     return headers
@@ -93,10 +117,14 @@ def failure_message(outcome: Outcome) -> str:
 def failure_line(outcome: Outcome) -> str:
     """What happened, in one sentence: an exception with its type, everything else as it is."""
     if outcome.status is not Status.FUNCTION_ERROR:
-        return failure_message(outcome)
-    if outcome.error is None or not outcome.error.message:
-        return failure_type(outcome)
-    return f"{failure_type(outcome)}: {outcome.error.message}"
+        line = failure_message(outcome)
+    elif outcome.error is None or not outcome.error.message:
+        line = failure_type(outcome)
+    else:
+        line = f"{failure_type(outcome)}: {outcome.error.message}"
+    if outcome.limit is None or outcome.status not in (Status.FUNCTION_ERROR, Status.CRASHED):
+        return line  # what ended it says so itself
+    return f"{line} (it had met its limit of {LIMITS[outcome.limit]})"
 
 
 def error_message(error: Exception) -> str:

@@ -29,11 +29,38 @@ RETRY_S = 0.001
 
 
 class Counts(NamedTuple):
-    """What a group has used; None where the machine does not count it."""
+    """What a group has used and met; None where the machine does not count it."""
 
-    oom_kills: int = 0
+    oom_kills: int | None = None
+    forks_refused: int | None = None
     memory_peak_bytes: int | None = None
     cpu_ns: int | None = None
+
+
+class Counter(NamedTuple):
+    """Where one of the `Counts` stands."""
+
+    controller: str
+    file: str
+    field: str = ""
+    """Of a file with a line for each; empty: the file is the number."""
+    unit: int = 1
+
+
+COUNTERS_V1 = (
+    Counter("memory", "memory.oom_control", "oom_kill"),
+    Counter("pids", "pids.events", "max"),  # Linux 4.8
+    Counter("memory", "memory.max_usage_in_bytes"),
+    Counter("cpuacct", "cpuacct.usage"),
+)
+COUNTERS_V2 = (
+    Counter("memory", "memory.events", "oom_kill"),
+    Counter("pids", "pids.events", "max"),
+    Counter("memory", "memory.peak"),  # Linux 5.19
+    Counter("cpu", "cpu.stat", "usage_usec", 1000),
+)
+OOM_KILLS, FORKS_REFUSED, MEMORY_PEAK, CPU = range(4)
+"""Places in `Counts` and in the counters."""
 
 
 class Bounds(NamedTuple):
@@ -79,9 +106,18 @@ class Group:
             write = _bound_v2 if tree.version == 2 else _bound_v1
             write(folder, tree.controllers, bounds)
 
+    def gauges(self) -> Gauges:
+        """Its counters, to be read often; the caller closes them."""
+        counters = COUNTERS_V2 if self.is_version_2 else COUNTERS_V1
+        return Gauges([(self._folder.get(counter.controller), counter) for counter in counters])
+
     def counts(self) -> Counts:
-        """Peak, processor time and memory kills so far."""
-        return _counts_v2(self._folder) if self.is_version_2 else _counts_v1(self._folder)
+        """Peak, processor time, memory kills and refused forks so far."""
+        gauges = self.gauges()
+        try:
+            return Counts(*(gauges.read(which) for which in range(len(Counts._fields))))
+        finally:
+            gauges.close()
 
     def processes(self) -> set[int]:
         found: set[int] = set()
@@ -93,6 +129,37 @@ class Group:
         """HOLDS: every process in it has been waited for."""
         for folder in self._folders.values():
             _remove(folder)
+
+
+class Gauges:
+    """A group's counters, each kept open once it was read: a second look costs one `pread`."""
+
+    def __init__(self, places: list[tuple[Path | None, Counter]]) -> None:
+        self._places = places
+        self._open: dict[int, int] = {}
+
+    def __repr__(self) -> str:
+        folders = sorted({str(folder) for folder, _ in self._places})
+        return f"<Gauges of {', '.join(folders)}, {len(self._open)} open>"
+
+    def read(self, which: int) -> int | None:
+        """One counter; None when the machine does not count it, or the group has gone."""
+        folder, counter = self._places[which]
+        if folder is None:
+            return None
+        try:
+            if which not in self._open:
+                self._open[which] = os.open(folder / counter.file, os.O_RDONLY)
+            text = os.pread(self._open[which], 4096, 0).decode()
+        except OSError:
+            return None
+        number = _field(text, counter.field) if counter.field else int(text)
+        return None if number is None else number * counter.unit
+
+    def close(self) -> None:
+        """Idempotent."""
+        while self._open:
+            os.close(self._open.popitem()[1])
 
 
 def _remove(folder: Path) -> None:
@@ -139,39 +206,12 @@ def _quota_us(bounds: Bounds) -> int:
     return max(1000, bounds.millicpus * PERIOD_US // 1000)  # the kernel refuses less than a millisecond
 
 
-def _counts_v1(folder: dict[str, Path]) -> Counts:
-    peak = cpu = None
-    kills = 0
-    if "memory" in folder:
-        kills = _field(_read(folder["memory"] / "memory.oom_control"), "oom_kill") or 0
-        peak = _number(_read(folder["memory"] / "memory.max_usage_in_bytes"))
-    if "cpuacct" in folder:
-        cpu = _number(_read(folder["cpuacct"] / "cpuacct.usage"))
-    return Counts(kills, peak, cpu)
-
-
-def _counts_v2(folder: dict[str, Path]) -> Counts:
-    peak = cpu = None
-    kills = 0
-    if "memory" in folder:
-        kills = _field(_read(folder["memory"] / "memory.events"), "oom_kill") or 0
-        peak = _number(_read(folder["memory"] / "memory.peak"))  # Linux 5.19
-    if "cpu" in folder:
-        microseconds = _field(_read(folder["cpu"] / "cpu.stat"), "usage_usec")
-        cpu = None if microseconds is None else microseconds * 1000
-    return Counts(kills, peak, cpu)
-
-
-def _field(text: str | None, name: str) -> int | None:
-    for line in (text or "").splitlines():
+def _field(text: str, name: str) -> int | None:
+    for line in text.splitlines():
         key, _, value = line.partition(" ")
         if key == name:
             return int(value)
     return None
-
-
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
 
 
 def _read(path: Path) -> str | None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from stoker.pool.meter import Meter
 from stoker.runtimes.greeting import Load
 from stoker.runtimes.wire import PERMIT, CallListener, Session
 from stoker.sandboxes.contract import Sandbox
@@ -46,6 +47,7 @@ class Live:
         sandbox: Sandbox,
         load: Load,
         *,
+        is_exact: bool = False,
         on_end: Callable[[], None],
         on_queues: Callable[[], None] = lambda: None,
     ) -> None:
@@ -57,9 +59,11 @@ class Live:
         self.greeted_at = 0.0
         self.loaded_at = 0.0
         self.load_ns = 0
-        self.oom_kills_seen = 0
+        self.meter = Meter(sandbox, is_exact)
         self.session = Session(self, load.result_bytes)
         self._load = load
+        self.is_shared = load.mode != "process" or load.concurrency > 1
+        """Calls inside run at the same time, not one after another."""
         self._on_end = on_end
         self._on_queues = on_queues
         self._loop = asyncio.get_running_loop()
@@ -92,8 +96,12 @@ class Live:
         if self.guests and not runs_at_once and self.sandbox.permits is not None:
             number = self._queue(guest, invocation, budget_ms, event)
         else:
-            if not self.guests:
+            if self.guests:
+                self.meter.join()
+            else:
                 self.moved_at = time.monotonic()
+                if self.loaded_at:
+                    self.meter.begin(self.moved_at)
             self._send_queued()
             number = self.session.call(guest, invocation, budget_ms, event)
         self.guests[number] = guest
@@ -135,10 +143,9 @@ class Live:
             self._taken_back = number
             guest.taken_back()
 
-    def has_new_oom_kill(self) -> bool:
-        """Whether the kernel killed something inside for memory since this was last asked."""
-        seen, self.oom_kills_seen = self.oom_kills_seen, self.sandbox.oom_kills()
-        return self.oom_kills_seen > seen
+    def runs_alone(self, number: int) -> bool:
+        """Whether this call runs, and nobody beside it; those behind it may queue."""
+        return self.loaded_at > 0 and next(iter(self.guests), 0) == number
 
     def leave(self, number: int) -> None:
         """The call has ended, one way or another; where it has not answered, the runtime is told."""
@@ -150,6 +157,8 @@ class Live:
         self.session.cancel(number)
         if self.guests:
             self.moved_at = time.monotonic()
+            if not self.is_shared:
+                self.meter.begin(self.moved_at)
 
     def drain(self) -> None:
         """Read what the pipes hold now; bounded, as whoever still writes could keep us here."""
@@ -202,6 +211,8 @@ class Live:
     def loaded(self, load_ns: int) -> None:
         self.loaded_at = time.monotonic()
         self.load_ns = load_ns
+        if self.guests:
+            self.meter.begin_first()
         for guest in self.guests.values():
             guest.loaded()
 

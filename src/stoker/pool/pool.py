@@ -37,7 +37,7 @@ from stoker.pool.live import Live
 from stoker.pool.plan import Plan
 from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, SandboxSpec
-from stoker.types import Reuse, Source
+from stoker.types import Network, Reuse, Source
 
 HURRY_S = 0.005
 """Between two ticks while somebody waits: about what a start costs."""
@@ -203,6 +203,7 @@ class Pool:
                 shown,
                 sandbox,
                 load,
+                is_exact=recipe.spec.limits.cpu_s is not None or recipe.spec.network is not Network.NONE,
                 on_end=lambda: self._feed(SandboxEnded(number)),
                 on_queues=lambda: self._queues(number),
             )

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from stoker.types import Network, Outcome, Phases, Reuse
+from stoker.errors import NodeError
+from stoker.types import Invocation, Network, Outcome, Phases, Reuse
 
 MESSAGE_KEPT = 8 * 1024  # characters; a message longer than this is data, not a message
 STACK_KEPT = 64 * 1024  # characters; a recursion error's stack of 1000 frames has about 60,000
@@ -22,7 +23,11 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     door: str = ""
     """Through which it came; empty where nobody said."""
     status: str
-    """A `types.Status`."""
+    """A `types.Status`, or the code of what the node could not do."""
+    limit: str = ""
+    """A `types.LimitHit`: what ended the call, or what it is known to have met; empty: none."""
+    exit_code: int | None = None
+    signal: int | None = None
     error_type: str = ""
     error_message: str = ""
     error_stack: str = ""
@@ -35,6 +40,9 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     phases: Phases = msgspec.field(default_factory=Phases)
     cpu_ms: float | None = None
     memory_peak_bytes: int | None = None
+    """Of its sandbox, over that one's life so far."""
+    network_in_bytes: int | None = None
+    network_out_bytes: int | None = None
     sandbox: str = ""
     source: str = ""
     """A `types.Source`; empty when there was no sandbox."""
@@ -62,6 +70,9 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
             function=outcome.function,
             door=door,
             status=outcome.status,
+            limit=outcome.limit or "",
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
             error_type=error.type if error else "",
             error_message=error.message[:MESSAGE_KEPT] if error else "",
             error_stack=error.stack[:STACK_KEPT] if error else "",
@@ -72,9 +83,25 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
             phases=outcome.phases,
             cpu_ms=usage.cpu_ms,
             memory_peak_bytes=usage.memory_peak_bytes,
+            network_in_bytes=usage.network_in_bytes,
+            network_out_bytes=usage.network_out_bytes,
             sandbox=outcome.sandbox,
             source=outcome.source if outcome.sandbox else "",
             built=outcome.built,
+            created_at=created_at,
+            finished_at=time.time(),
+        )
+
+    @staticmethod
+    def of_error(invocation: Invocation, error: NodeError, created_at: float) -> InvocationRecord:
+        """The record of an invocation that the node could not carry out."""
+        return InvocationRecord(
+            id=invocation.id,
+            function=invocation.function,
+            door=invocation.door,
+            status=error.code,
+            error_type=error.code,
+            error_message=error.message[:MESSAGE_KEPT],
             created_at=created_at,
             finished_at=time.time(),
         )

@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import msgspec
 
-from stoker.types import Ending, Limits, Network, Usage
+from stoker.types import Ending, Hits, Limits, Network, Usage
 
 CHANNEL_FD = 3
 PERMITS_FD = 4
@@ -119,8 +119,8 @@ class Sandbox(ABC):
         """What it has used so far; may cost a system call or two."""
 
     @abstractmethod
-    def oom_kills(self) -> int:
-        """How many processes inside the kernel has killed for memory so far; 0 where it cannot be told."""
+    def hits(self) -> Hits:
+        """How often it has met its limits so far; may cost a few system calls."""
 
 
 class Backend(ABC):

@@ -114,7 +114,7 @@ async def test_it_ends_as_it_is_told(
         assert answer.ending is not None
         assert (answer.ending.exit_code, answer.ending.signal) == (code, signal)
         assert answer.ending.out_of_memory == bool(oom_kills)
-    assert guest.sandbox.oom_kills() == oom_kills
+    assert guest.sandbox.hits().oom_kills == oom_kills
 
 
 @pytest.mark.parametrize("word", ["garbage", "liar"])

@@ -128,9 +128,9 @@ if child == 0:
     os._exit(0)
 answer = os.waitpid(child, 0)[1]
 """
-    assert sandbox.oom_kills() == 0
+    assert sandbox.hits().oom_kills == 0
     assert await run(sandbox, source) == signal.SIGKILL
-    assert sandbox.oom_kills() == 1
+    assert sandbox.hits().oom_kills == 1
     assert await run(sandbox, "answer = 1") == 1
 
 

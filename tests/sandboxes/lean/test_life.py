@@ -421,7 +421,7 @@ async def main():
         await hello(sandbox)
         assert await run(sandbox, "import os; answer = os.listdir('/app/function')") == ["main.py"]
         assert (sandbox.usage().cpu_ms or 1) > 0
-        assert sandbox.oom_kills() == 0
+        assert sandbox.hits().oom_kills == 0
         await sandbox.destroy()
         assert sandbox.ended.result().destroyed
     await backend.close()

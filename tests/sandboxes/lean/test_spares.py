@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: 
 
 
 def was_spare(sandbox: Sandbox) -> bool:
-    return "Spare-" in repr(sandbox._group)  # type: ignore[attr-defined]
+    return "Spare-" in repr(sandbox._gauges)  # type: ignore[attr-defined]
 
 
 def waiting(backend: Backend) -> list[int]:
@@ -87,7 +87,7 @@ if child == 0:
 answer = os.waitpid(child, 0)[1]
 """
     assert await run(sandbox, source) == signal.SIGKILL
-    assert sandbox.oom_kills() == 1
+    assert sandbox.hits().oom_kills == 1
     await sandbox.destroy()
     assert sandbox.ended.result().out_of_memory
 

@@ -84,7 +84,7 @@ async def test_too_many_small_ones_end_it_as_out_of_memory(backend: Backend) -> 
     sandbox = await backend.create(spec(python(text), memory_mb=64))
     ending = await sandbox.ended
     assert (ending.out_of_memory, ending.signal, ending.destroyed) == (True, 9, False)
-    assert sandbox.oom_kills() == 1
+    assert sandbox.hits().oom_kills == 1
     assert (ending.usage.memory_peak_bytes or 0) > 64 * MEBIBYTE
 
 
@@ -99,7 +99,7 @@ say(os.waitstatus_to_exitcode(os.wait()[1]))
 """
     sandbox = await backend.create(spec(python(text), memory_mb=64))
     assert await hear(sandbox) == "-9"
-    assert sandbox.oom_kills() == 1
+    assert sandbox.hits().oom_kills == 1
     assert not sandbox.ended.done()
 
 
@@ -160,4 +160,4 @@ async def test_what_it_uses_is_known_while_it_lives(backend: Backend) -> None:
     sandbox = await backend.create(spec(python(f"say('up')\n{FOR_EVER}")))
     await hear(sandbox)
     assert (sandbox.usage().memory_peak_bytes or 0) > MEBIBYTE
-    assert sandbox.oom_kills() == 0
+    assert sandbox.hits().oom_kills == 0

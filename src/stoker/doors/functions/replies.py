@@ -63,6 +63,9 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     message: str
     stack: str = ""
+    limit: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
 
 
 class ErrorReply(msgspec.Struct, frozen=True):
@@ -97,5 +100,12 @@ def outcome_body(outcome: Outcome) -> bytes:
     """The function's own JSON, or the error shape with its type, message and stack."""
     if outcome.status is Status.OK:
         return outcome.result or b"null"
-    stack = outcome.error.stack if outcome.error else ""
-    return _encode(ErrorReply(Fault(failure_type(outcome), failure_message(outcome), stack)))
+    told = Fault(
+        failure_type(outcome),
+        failure_message(outcome),
+        outcome.error.stack if outcome.error else "",
+        outcome.limit or "",
+        outcome.exit_code,
+        outcome.signal,
+    )
+    return _encode(ErrorReply(told))

@@ -22,7 +22,7 @@ from stoker.linux.permits import make_permits
 from stoker.sandboxes import contract
 from stoker.sandboxes.contract import Abilities, Launch, Problem, SandboxSpec
 from stoker.sandboxes.fake.server import FLOOD, RUN_NS, SHORT_NS, Server
-from stoker.types import MEBIBYTE, Ending, Usage
+from stoker.types import MEBIBYTE, Ending, Hits, Usage
 
 _USAGE = Usage(cpu_ms=1.0, memory_peak_bytes=MEBIBYTE)
 
@@ -116,7 +116,9 @@ class Sandbox(contract.Sandbox):
         self.stderr, stderr = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._writers = {1: stdout, 2: stderr}
         self._server: Server | None = None
-        self._oom_kills = 0
+        self._oom_kills = self._forks_refused = 0
+        self._is_full = False
+        self._cpu_ms = 1.0
         self._is_destroyed = False
 
     def __repr__(self) -> str:
@@ -149,10 +151,10 @@ class Sandbox(contract.Sandbox):
         self._forget(self)
 
     def usage(self) -> Usage:
-        return _USAGE
+        return msgspec.structs.replace(_USAGE, cpu_ms=self._cpu_ms)
 
-    def oom_kills(self) -> int:
-        return self._oom_kills
+    def hits(self) -> Hits:
+        return Hits(oom_kills=self._oom_kills, forks_refused=self._forks_refused, is_disk_full=self._is_full)
 
     # What the server inside can do to us
 
@@ -171,11 +173,19 @@ class Sandbox(contract.Sandbox):
         if 1 in self._writers:
             self._loop.add_writer(self._writers[1], self.write, 1, FLOOD)
 
-    def count_oom_kill(self) -> None:
-        self._oom_kills += 1
+    def count(self, *, oom_kills: int = 0, forks_refused: int = 0, cpu_ms: float = 0.0) -> None:
+        self._oom_kills += oom_kills
+        self._forks_refused += forks_refused
+        self._cpu_ms += cpu_ms
+
+    def fill(self) -> None:
+        self._is_full = True
 
     def end(self, *, exit_code: int | None = None, signal: int | None = None, oom: bool = False) -> None:
-        self._settle(Ending(exit_code=exit_code, signal=signal, out_of_memory=oom, usage=_USAGE))
+        ending = Ending(
+            exit_code=exit_code, signal=signal, out_of_memory=oom, hits=self.hits(), usage=self.usage()
+        )
+        self._settle(ending)
 
     def _settle(self, ending: Ending) -> None:
         if self.ended.done():

@@ -7,18 +7,21 @@ What a call does is what its event says. Any event that is not an object with `d
 | `echo` | the result is `value` |
 | `context` | the result is what the call came with: `id`, `budget_ms`, `function`, `mode` |
 | `big` | the result is a string of `bytes` characters |
-| `raise` | the call ends with the error `type` and `message` |
+| `raise` | the call ends with the error `type`, `message` and `errno` |
 | `print` | writes `stdout` and `stderr`, then the result is null |
 | `flood` | writes to stdout without end, and never answers |
 | `sleep` | answers null after `seconds` of the loop's clock |
 | `hold` | answers null once the test calls `Backend.release(key)` |
 | `hang` | never answers |
-| `exit` | ends with exit code `code` |
-| `kill` | ends by `signal` |
+| `exit` | ends with exit code `code`, in mode `fork` after `spent_ms` of CPU time |
+| `kill` | ends by `signal`, likewise |
 | `oom` | ends because the kernel killed it for memory |
 | `garbage` | says `bytes` of nonsense on the channel |
 | `liar` | announces a frame of `length` bytes |
 | `close` | closes the channel and stays alive |
+
+Before that, an event may have met limits: so many `oom_kills` and `forks_refused`, `cpu_ms` spent, scratch
+space that `is_disk_full`.
 
 In mode `process`, ending means the sandbox's end; in mode `fork`, that of the call alone. What the
 handler is called decides how loading goes: `fake.refuse`, `fake.never` and `fake.slow` (after
@@ -54,7 +57,8 @@ class Body(Protocol):
     def flood(self) -> None: ...
     def hold(self, key: str, go_on: Callable[[], None]) -> None: ...
     def end(self, *, exit_code: int | None = None, signal: int | None = None, oom: bool = False) -> None: ...
-    def count_oom_kill(self) -> None: ...
+    def count(self, *, oom_kills: int = 0, forks_refused: int = 0, cpu_ms: float = 0.0) -> None: ...
+    def fill(self) -> None: ...
 
 
 class Server(asyncio.Protocol):
@@ -174,6 +178,10 @@ class Server(asyncio.Protocol):
         self._perform(number, event)
 
     def _perform(self, number: int, event: dict[str, Any]) -> None:
+        counted = {key: event[key] for key in ("oom_kills", "forks_refused", "cpu_ms") if key in event}
+        self._body.count(**counted)
+        if event.get("is_disk_full"):
+            self._body.fill()
         action = getattr(self, f"_do_{event['do']}", None)
         if action is None:
             self._fail(number, "ValueError", f"the fake cannot do {event['do']!r}")
@@ -191,20 +199,22 @@ class Server(asyncio.Protocol):
             self._send(RESULT, number, self._times + result)
         asyncio.get_running_loop().call_soon(self._begin_queued)
 
-    def _fail(self, number: int, kind: str, message: str) -> None:
+    def _fail(self, number: int, kind: str, message: str, **beside: int) -> None:
         self._open.discard(number)
-        self._send_error(number, kind, message)
+        self._send_error(number, kind, message, **beside)
         asyncio.get_running_loop().call_soon(self._begin_queued)
 
-    def _send_error(self, number: int, kind: str, message: str) -> None:
-        error = {"type": kind, "message": message, "stack": f"{kind}: {message}\n"}
+    def _send_error(self, number: int, kind: str, message: str, **beside: int) -> None:
+        error = {"type": kind, "message": message, "stack": f"{kind}: {message}\n", **beside}
         self._send(ERROR, number, self._times + msgspec.json.encode(error))
 
-    def _end(self, number: int, *, exit_code: int | None = None, signal: int | None = None) -> None:
+    def _end(
+        self, number: int, *, exit_code: int | None = None, signal: int | None = None, spent_ms: float = 1.0
+    ) -> None:
         if self._is_forking:
             self._open.discard(number)
             code, by = (-1 if exit_code is None else exit_code), (-1 if signal is None else signal)
-            self._send(EXITED, number, struct.pack("!iiQ", code, by, CPU_NS))
+            self._send(EXITED, number, struct.pack("!iiQ", code, by, round(spent_ms * 1e6)))
         else:
             self._body.end(exit_code=exit_code, signal=signal)
 
@@ -225,7 +235,8 @@ class Server(asyncio.Protocol):
         self._answer(number, "x" * (event["bytes"] - 2))
 
     def _do_raise(self, number: int, event: dict[str, Any]) -> None:
-        self._fail(number, event.get("type", "ValueError"), event.get("message", "asked to"))
+        errno = {"errno": event["errno"]} if "errno" in event else {}
+        self._fail(number, event.get("type", "ValueError"), event.get("message", "asked to"), **errno)
 
     def _do_print(self, number: int, event: dict[str, Any]) -> None:
         for stream, name in ((1, "stdout"), (2, "stderr")):
@@ -254,13 +265,13 @@ class Server(asyncio.Protocol):
         pass
 
     def _do_exit(self, number: int, event: dict[str, Any]) -> None:
-        self._end(number, exit_code=event.get("code", 0))
+        self._end(number, exit_code=event.get("code", 0), spent_ms=event.get("spent_ms", 1.0))
 
     def _do_kill(self, number: int, event: dict[str, Any]) -> None:
-        self._end(number, signal=event.get("signal", 9))
+        self._end(number, signal=event.get("signal", 9), spent_ms=event.get("spent_ms", 1.0))
 
     def _do_oom(self, number: int, event: dict[str, Any]) -> None:
-        self._body.count_oom_kill()
+        self._body.count(oom_kills=1)
         if self._is_forking:
             self._end(number, signal=9)
         else:

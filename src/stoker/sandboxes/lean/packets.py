@@ -9,7 +9,8 @@ nothing but what these shapes can say; it checks each field (`take_make`).
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
-    sandbox -> helper  there: RUNNING, then STATUS with a wait status; or TROUBLE with a text
+    sandbox -> helper  there: RUNNING with its scratch space, then STATUS with a wait status; or TROUBLE
+                       with a text
 
 Read by every Python from 3.8 on: see `stoker.linux.syscalls`.
 """
@@ -33,7 +34,7 @@ HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
 FORK_BODY = struct.Struct("=QIQIB")
-ENDED_BODY = struct.Struct("=iIqqB")
+ENDED_BODY = struct.Struct("=iIIqqB")
 FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
@@ -79,6 +80,7 @@ class Ended(NamedTuple):
 
     status: int
     oom_kills: int
+    forks_refused: int
     cpu_ns: int
     memory_peak_bytes: int
     destroyed: int

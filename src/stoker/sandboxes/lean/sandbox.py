@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Callable
 
-from stoker.linux.cgroups import Counts, Group
+import msgspec
+
+from stoker.linux.cgroups import CPU, FORKS_REFUSED, MEMORY_PEAK, OOM_KILLS, Group
 from stoker.sandboxes import contract
 from stoker.sandboxes.lean.packets import ENDED_BODY, NOT_COUNTED, Ended
-from stoker.types import Ending, Usage
+from stoker.types import Ending, Hits, Usage
 
 
 class Sandbox(contract.Sandbox):
@@ -20,11 +23,11 @@ class Sandbox(contract.Sandbox):
         self.id = id
         channel, *self._descriptors = descriptors
         self.channel = socket.socket(fileno=channel)
-        self.stdout, self.stderr, self.permits = self._descriptors
+        self.stdout, self.stderr, self.permits, self._scratch = self._descriptors
         self.code_path = contract.CODE_PATH
         self.workspace_path = contract.WORKSPACE_PATH
         self.ended = asyncio.get_running_loop().create_future()
-        self._group = group
+        self._gauges = group.gauges()
         self._end = end
         self._is_closed = False
 
@@ -38,35 +41,58 @@ class Sandbox(contract.Sandbox):
             if not self.ended.done():
                 self._end()  # first: the server inside ends by itself when it sees the channel close
             self.channel.close()
+            self._gauges.close()
             for descriptor in self._descriptors:
                 os.close(descriptor)
         # Not the future itself: a caller that is cancelled must not take the ending from the others.
         await asyncio.shield(self.ended)
 
     def usage(self) -> Usage:
-        return self.ended.result().usage if self.ended.done() else usage_of(self._group.counts())
+        if self.ended.done():
+            return self.ended.result().usage
+        if self._is_closed:
+            return Usage()
+        return usage_of(self._gauges.read(MEMORY_PEAK), self._gauges.read(CPU))
 
-    def oom_kills(self) -> int:
-        return self._group.counts().oom_kills
+    def hits(self) -> Hits:
+        if self._is_closed:
+            return self.ended.result().hits if self.ended.done() else Hits()
+        is_disk_full = is_full(self._scratch)
+        if self.ended.done():
+            return msgspec.structs.replace(self.ended.result().hits, is_disk_full=is_disk_full)
+        return Hits(
+            oom_kills=self._gauges.read(OOM_KILLS) or 0,
+            forks_refused=self._gauges.read(FORKS_REFUSED) or 0,
+            is_disk_full=is_disk_full,
+        )
 
 
-def usage_of(counts: Counts) -> Usage:
-    cpu_ms = None if counts.cpu_ns is None else counts.cpu_ns / 1e6
-    return Usage(cpu_ms=cpu_ms, memory_peak_bytes=counts.memory_peak_bytes)
+def is_full(folder: int) -> bool:
+    """Whether the file system of a folder takes no byte more, or no file."""
+    state = os.fstatvfs(folder)
+    return not state.f_bavail or not state.f_favail
+
+
+def usage_of(memory_peak_bytes: int | None, cpu_ns: int | None) -> Usage:
+    return Usage(
+        cpu_ms=None if cpu_ns is None else cpu_ns / 1e6,
+        memory_peak_bytes=memory_peak_bytes,
+    )
 
 
 def ending_of(body: bytes) -> Ending:
     """The helper's facts in the node's words."""
     ended = Ended(*ENDED_BODY.unpack(body))
-    counted = Counts(ended.oom_kills, _counted(ended.memory_peak_bytes), _counted(ended.cpu_ns))
-    usage = usage_of(counted)
-    if ended.destroyed:
-        return Ending(destroyed=True, out_of_memory=ended.oom_kills > 0, usage=usage)
+    has_exited = not ended.destroyed and os.WIFEXITED(ended.status)
+    was_killed = not ended.destroyed and os.WIFSIGNALED(ended.status)
+    number = os.WTERMSIG(ended.status) if was_killed else None
     return Ending(
-        exit_code=os.WEXITSTATUS(ended.status) if os.WIFEXITED(ended.status) else None,
-        signal=os.WTERMSIG(ended.status) if os.WIFSIGNALED(ended.status) else None,
-        out_of_memory=ended.oom_kills > 0,
-        usage=usage,
+        exit_code=os.WEXITSTATUS(ended.status) if has_exited else None,
+        signal=number,
+        out_of_memory=ended.oom_kills > 0 and (bool(ended.destroyed) or number == signal.SIGKILL),
+        destroyed=bool(ended.destroyed),
+        hits=Hits(oom_kills=ended.oom_kills, forks_refused=ended.forks_refused),
+        usage=usage_of(_counted(ended.memory_peak_bytes), _counted(ended.cpu_ns)),
     )
 
 

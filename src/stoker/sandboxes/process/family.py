@@ -15,10 +15,10 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _RETRY_S = 0.001  # between two looks for processes that are about to die
 
 
-def list_family() -> list[int]:
-    """Everything below this process, parents before their children."""
+def list_family(head: int = 0) -> list[int]:
+    """Everything below a process, this one unless another is named; parents before their children."""
     found: list[int] = []
-    unseen = _children(os.getpid())
+    unseen = _children(head or os.getpid())
     while unseen:
         found.extend(unseen)
         unseen = [child for parent in unseen for child in _children(parent)]
@@ -44,6 +44,22 @@ def measure(pid: int) -> tuple[float, int]:
     except OSError:
         return 0.0, 0
     return sum(map(int, fields[11:15])) * TICK_S, int(fields[21]) * PAGE_BYTES
+
+
+def spent(head: int) -> tuple[float, int]:
+    """CPU seconds of everything below a process, and what was resident in the largest of them."""
+    used = [measure(pid) for pid in list_family(head)]
+    reaped_s = measure_reaped(head)  # who ended without a parent was reaped by the head
+    return reaped_s + sum(cpu for cpu, _ in used), max((memory for _, memory in used), default=0)
+
+
+def measure_reaped(pid: int) -> float:
+    """CPU seconds of its ended children alone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return sum(map(int, file.read().rpartition(")")[2].split()[13:15])) * TICK_S
+    except OSError:
+        return 0.0
 
 
 def measure_own_share(pid: int) -> int:

@@ -13,7 +13,8 @@ import msgspec
 from stoker.errors import SandboxFailed
 from stoker.linux.permits import make_permits
 from stoker.sandboxes import contract
-from stoker.types import Ending, Usage
+from stoker.sandboxes.process.family import spent
+from stoker.types import Ending, Hits, Usage
 
 MAX_MESSAGE = 64 * 1024
 
@@ -86,8 +87,8 @@ class Sandbox(contract.Sandbox):
         self._started: asyncio.Future[int] = self._loop.create_future()
         self._silent: asyncio.Future[None] = self._loop.create_future()
         self._removal: asyncio.Task[None] | None = None
-        self._pid = 0
-        self._oom_kills = 0
+        self._pid = self._supervisor = 0
+        self._oom_kills = self._peak_bytes = 0
         self._is_gone = False
         self._loop.add_reader(ends.control.fileno(), self._hear)
 
@@ -124,12 +125,16 @@ class Sandbox(contract.Sandbox):
     def usage(self) -> Usage:
         if self.ended.done():
             return self.ended.result().usage
-        return _read_usage(self._pid) if self._pid else Usage()
+        if self._supervisor == 0:
+            return Usage()
+        cpu_s, largest = spent(self._supervisor)
+        self._peak_bytes = max(self._peak_bytes, largest)
+        return Usage(cpu_ms=cpu_s * 1000, memory_peak_bytes=self._peak_bytes)
 
-    def oom_kills(self) -> int:
+    def hits(self) -> Hits:
         if not self._silent.done():
             self._hear()
-        return self._oom_kills
+        return Hits(oom_kills=self._oom_kills)
 
     # What the supervisor says
 
@@ -149,6 +154,7 @@ class Sandbox(contract.Sandbox):
 
     def _take(self, message: dict[str, Any]) -> None:
         if "started" in message and not self._started.done():
+            self._supervisor = message["supervisor"]
             self._started.set_result(message["started"])
         elif "failed" in message and not self._started.done():
             self._started.set_exception(SandboxFailed(message["failed"]))
@@ -162,11 +168,12 @@ class Sandbox(contract.Sandbox):
     def _read_ending(self, told: dict[str, Any]) -> Ending:
         usage = Usage(cpu_ms=told["cpu_ms"], memory_peak_bytes=told["peak_bytes"])
         if self._removal is not None:
-            return Ending(destroyed=True, usage=usage)
+            return Ending(destroyed=True, hits=Hits(oom_kills=self._oom_kills), usage=usage)
         return Ending(
             exit_code=told["exit_code"],
             signal=told["signal"],
             out_of_memory=told["out_of_memory"],
+            hits=Hits(oom_kills=self._oom_kills),
             usage=usage,
         )
 
@@ -181,10 +188,3 @@ class Sandbox(contract.Sandbox):
     def _settle(self, ending: Ending) -> None:
         if not self.ended.done():
             self.ended.set_result(ending)
-
-
-def _read_usage(pid: int) -> Usage:
-    from stoker.sandboxes.process.family import measure
-
-    cpu_s, resident = measure(pid)
-    return Usage(cpu_ms=cpu_s * 1000, memory_peak_bytes=resident)

@@ -86,7 +86,7 @@ class Supervisor:
         if problem:
             self._tell(failed=problem)
         else:
-            self._tell(started=self._main)
+            self._tell(started=self._main, supervisor=os.getpid())
             self._watch()
             self._end()
         shutil.rmtree(self._order["scratch"], ignore_errors=True)

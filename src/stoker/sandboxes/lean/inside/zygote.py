@@ -142,7 +142,7 @@ class Zygote:
             tend(child)
 
     def _fork_forked(self) -> int:
-        os.write(PRIVATE, RUNNING)  # before the fork: nothing can go wrong any more, and the helper can go on
+        say_running()  # before the fork: nothing can go wrong any more, and the helper can go on
         child = os.fork()
         if child == 0:
             enter()
@@ -161,10 +161,20 @@ class Zygote:
         os.close(writing)
         trouble = os.read(reading, MAX_TEXT)
         os.close(reading)
-        os.write(PRIVATE, TROUBLE + trouble if trouble else RUNNING)
         if trouble:
+            os.write(PRIVATE, TROUBLE + trouble)
             os._exit(1)
+        say_running()
         return child
+
+
+def say_running() -> None:
+    """Tell the helper, and hand it the scratch space to look at: how full it is, only its mount can tell."""
+    scratch = os.open("/tmp", os.O_PATH | os.O_DIRECTORY)
+    private = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, PRIVATE)
+    send(private, RUNNING, (scratch,))
+    private.detach()
+    os.close(scratch)
 
 
 def enter() -> None:

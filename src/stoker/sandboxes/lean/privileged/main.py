@@ -286,7 +286,8 @@ class Helper:
         elif sandbox.is_told:
             ended = Ended(
                 sandbox.status,
-                counts.oom_kills,
+                counts.oom_kills or 0,
+                counts.forks_refused or 0,
                 NOT_COUNTED if counts.cpu_ns is None else counts.cpu_ns,
                 NOT_COUNTED if counts.memory_peak_bytes is None else counts.memory_peak_bytes,
                 sandbox.is_destroyed,

@@ -108,7 +108,7 @@ class Sandbox:
             order.scratch_bytes,
             order.scratch_inodes,
             order.scratch_bytes,
-            order.pids + OUR_PROCESSES if is_alone else 0,
+            self._most_processes() if is_alone else 0,
             self._group is not None and self._group.is_version_2,
         )
         return fork, (*self._open_ends(), network, os.dup(namespace), *joining)
@@ -142,6 +142,11 @@ class Sandbox:
         self._group = group
         group.bound(self._bounds())
         return group.joining()
+
+    def _most_processes(self) -> int:
+        """Of its user id: one more than its cgroup takes, so that the one that counts refuses first."""
+        is_counted = "pids" in self._means.groups.controllers
+        return self.order.pids + OUR_PROCESSES + is_counted
 
     def _bounds(self) -> Bounds:
         return Bounds(self.order.memory_bytes, self.order.pids + OUR_PROCESSES, self.order.millicpus)
@@ -187,12 +192,17 @@ class Sandbox:
         return ends
 
     def hear(self) -> bytes | None:
-        """The next thing that its first process said; empty at the end, None when it is silent."""
+        """The next thing that its first process said; empty at the end, None when it is silent.
+
+        The scratch space that comes with RUNNING is the last of the node's descriptors.
+        """
         assert self.private is not None
         try:
-            return receive(self.private)[0]
+            said, descriptors = receive(self.private)
         except BlockingIOError:
             return None
+        self._ends += descriptors
+        return said
 
     def end(self) -> None:
         """Have everything in it ended; that it has is told by its pidfd."""

@@ -1,0 +1,86 @@
+"""How a function's ends are told apart, by what is certain: wait status, the kernel's counters, our clock."""
+
+from __future__ import annotations
+
+from signal import SIGKILL, SIGXCPU, SIGXFSZ, Signals
+
+import msgspec
+
+from stoker.types import Ending, FunctionError, LimitHit, Limits, Status
+
+SIGNALS = frozenset(int(one) for one in Signals)
+ENDS_FOR_CPU_TIME = (SIGKILL, SIGXCPU)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One end."""
+
+    status: Status
+    error: FunctionError | None = None
+    limit: LimitHit | None = None
+    """What ended it, if a limit did."""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+OK = Verdict(status=Status.OK)
+HAS_LEFT = Verdict(
+    status=Status.CANCELLED, error=FunctionError("Cancelled", "the caller left before the answer")
+)
+
+
+def of_error(error: FunctionError) -> Verdict:
+    """The function failed, and its process lives."""
+    if error.type == "ResultTooLarge":
+        return Verdict(status=Status.OUTPUT_TOO_LARGE, error=error, limit=LimitHit.RESULT)
+    return Verdict(status=Status.FUNCTION_ERROR, error=error)
+
+
+def of_broken(reason: str) -> Verdict:
+    """The server inside broke the rules of the wire."""
+    return Verdict(status=Status.CRASHED, error=FunctionError("Crashed", f"the runtime was ended: {reason}"))
+
+
+def of_wall_time(limits: Limits, was_loaded: bool) -> Verdict:
+    what = "did not answer" if was_loaded else "was not loaded"
+    message = f"the function {what} within its limit of {limits.timeout_s:g} s"
+    error = FunctionError("TimedOut", message)
+    return Verdict(status=Status.TIMED_OUT, error=error, limit=LimitHit.WALL_TIME)
+
+
+def of_cpu_time(limits: Limits) -> Verdict:
+    error = FunctionError("TimedOut", f"the function used more than its {limits.cpu_s:g} s of processor time")
+    return Verdict(status=Status.TIMED_OUT, error=error, limit=LimitHit.CPU_TIME)
+
+
+def of_output(limits: Limits) -> Verdict:
+    said = f"more than {limits.output_bytes} bytes written to stdout or stderr"
+    error = FunctionError("OutputTooLarge", said)
+    return Verdict(status=Status.OUTPUT_TOO_LARGE, error=error, limit=LimitHit.OUTPUT)
+
+
+def of_ending(ending: Ending, limits: Limits, is_for_memory: bool) -> Verdict:
+    """The function's process ended without an answer; `is_for_memory`: the kernel killed it for that."""
+    if is_for_memory:
+        error = FunctionError(
+            "OutOfMemory", f"the function used more than its {limits.memory_mb} MB of memory"
+        )
+        status, limit = Status.OUT_OF_MEMORY, LimitHit.MEMORY
+        return Verdict(status=status, error=error, limit=limit, signal=ending.signal)
+    if ending.signal is None:
+        error = FunctionError(
+            "Exited", f"the function exited with code {ending.exit_code} before it answered"
+        )
+        return Verdict(status=Status.CRASHED, error=error, exit_code=ending.exit_code)
+    name = Signals(ending.signal).name if ending.signal in SIGNALS else str(ending.signal)
+    return Verdict(
+        status=Status.CRASHED,
+        error=FunctionError("Crashed", f"the function was killed by {name}"),
+        limit=LimitHit.DISK if ending.signal == SIGXFSZ else None,
+        signal=ending.signal,
+    )
+
+
+def is_for_cpu_time(signal: int, cpu_ns: int, limits: Limits) -> bool:
+    """Whether a call's own process was ended for its processor time: it was killed, and had used it all."""
+    return limits.cpu_s is not None and signal in ENDS_FOR_CPU_TIME and cpu_ns >= limits.cpu_s * 1e9
