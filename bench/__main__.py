@@ -13,6 +13,7 @@ from rich.console import Console
 
 import leaks
 from bench import client, docker, machine, probes, system, table
+from stoker.cli.diagnosis import is_compiled
 from stoker.settings import Settings
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -158,9 +159,11 @@ def main() -> int:
 def report(bench: Bench, noise: machine.Noise, results: Path, page: Path | None) -> None:
     """Print the tables, write the results, and the page when one is wanted."""
     what, isolation = machine.describe(), WALLS.get(bench.sandbox, bench.sandbox)
+    kind = "compiled" if is_compiled() else "as it is in the checkout"
     goals = table.rows(bench.series, bench.missing)
     circumstances = [
         f"isolation: {isolation}",
+        f"stoker: {kind}",
         f"{what.cpus} × {what.cpu}, kernel {what.kernel}, Python {what.python}",
         f"load {noise.load}, steal {noise.steal_percent} %, cpu pressure {noise.cpu_pressure_percent} %",
     ]

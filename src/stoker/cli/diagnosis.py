@@ -73,7 +73,7 @@ def examine(settings: Settings) -> Diagnosis:
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
-    yield Finding("stoker", True, __version__)
+    yield Finding("stoker", True, __version__ + (", compiled" if is_compiled() else ""))
     yield Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} at {sys.executable}")
     yield Finding("kernel", True, f"{platform.system()} {platform.release()} {platform.machine()}")
     user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
@@ -82,6 +82,12 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     yield Finding("memory", True, f"{total} MB, {free} MB of it free; {os.cpu_count()} processors")
     place = next(path for path in (settings.home, *settings.home.parents) if path.exists())
     yield Finding("disk", True, f"{shutil.disk_usage(place).free // MEBIBYTE} MB free for {settings.home}")
+
+
+def is_compiled() -> bool:
+    """Whether what is on the path of a call is machine code (`scripts/setup --compiled`)."""
+    found = importlib.util.find_spec("stoker.invoke")
+    return found is not None and not str(found.origin).endswith(".py")
 
 
 def _memory_mb() -> tuple[int, int]:

@@ -1,0 +1,34 @@
+"""Compiles what is on the path of a call, where STOKER_COMPILED=1 asks for it; all else is in pyproject.toml.
+
+The source is the same: mypyc makes C of typed Python. A node compiled so spends a quarter less on a call.
+"""
+
+from __future__ import annotations
+
+import os
+
+from setuptools import setup
+
+PATH_OF_A_CALL = (
+    "doors/listener",
+    "doors/explanation",
+    "doors/functions/call",
+    "invoke",
+    "deadlines",
+    "outputs",
+    "admission/gate",
+    "pool/groups",
+    "pool/plan",
+    "pool/pool",
+    "pool/recipes",
+    "pool/live",
+    "runtimes/wire",
+)
+
+extensions = []
+if os.environ.get("STOKER_COMPILED") == "1":
+    from mypyc.build import mypycify
+
+    extensions = mypycify([f"src/stoker/{module}.py" for module in PATH_OF_A_CALL], opt_level="3")
+
+setup(ext_modules=extensions)
