@@ -58,6 +58,7 @@ TABLE: dict[str, set[str]] = {
     "records": ROOM,
     "pool": ROOM
     | {"code", "deadlines", "sandboxes.contract", "runtimes.contract", "runtimes.greeting", "runtimes.wire"},
+    "walls": ROOM | {"plugins", "settings", "linux", "sandboxes.contract"},
     "runtimes": ROOM | {"sandboxes.contract"},
     "runtimes.*": ROOM | {"runtimes.contract", "runtimes.greeting", "runtimes.wire", "sandboxes.contract"},
     "sandboxes": ROOM,
@@ -68,7 +69,7 @@ TABLE: dict[str, set[str]] = {
 # What may be named in annotations only, under TYPE_CHECKING: a door is given the node, it never makes one.
 NAMED: dict[str, set[str]] = {"doors.*": {"node"}, "doors": {"node"}}
 # What runs inside a sandbox, or as the privileged helper before it, imports nothing it does not need.
-STANDARD_LIBRARY_ONLY = ("runtimes/python/inside/", "code/workshop/")
+STANDARD_LIBRARY_ONLY = ("runtimes/python/inside/", "code/workshop/", "walls/inside/")
 
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|base|managers?|misc)(_|$)")
 MODULE_AIM, FUNCTION_AIM, PARAMETERS_AIM = 220, 30, 5

@@ -148,15 +148,19 @@ def status(is_json: bool, **which: Any) -> None:
 
 
 @main.command(context_settings=HELP)
+@click.option("--walls", "is_walls", is_flag=True, help="Look at the walls, from inside each sandbox.")
 @click.option("--json", "is_json", is_flag=True, help="As JSON.")
 @click.option("--config", metavar="FILE", help="A file of settings.")
 @click.option("--sandbox", metavar="NAME", help="The sandbox that has to work.")
-def doctor(is_json: bool, **flags: str | None) -> int:
+def doctor(is_walls: bool, is_json: bool, **flags: str | None) -> int:
     """Say what this machine can do, what it cannot, and what would help."""
-    from stoker.cli import diagnosis, showing
+    from stoker.cli import diagnosis, showing, walls
     from stoker.settings import load
 
-    found = diagnosis.examine(load(flags, os.environ, Path.cwd()))
+    settings = load(flags, os.environ, Path.cwd())
+    if is_walls:
+        return walls.show(settings, is_json)
+    found = diagnosis.examine(settings)
     showing.as_json(found.as_json()) if is_json else showing.rows(found.HEADS, found.rows())
     return found.exit_code
 

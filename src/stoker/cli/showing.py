@@ -135,3 +135,9 @@ def rows(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> None:
     for line in lines:
         table.add_row(*map(escape, line))
     out().print(table)
+
+
+def remarks(lines: Iterable[str]) -> None:
+    """What is to be said beside a table."""
+    for line in lines:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(escape(line), style="yellow")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stoker.sandboxes.lean.backend import Backend
+from stoker.sandboxes.lean.promises import PROMISES
 from stoker.sandboxes.lean.settings import Settings
 
-__all__ = ["Backend", "Settings"]
+__all__ = ["PROMISES", "Backend", "Settings"]

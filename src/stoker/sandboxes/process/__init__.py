@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from stoker.sandboxes.process.backend import Backend, Settings
+from stoker.sandboxes.process.promises import PROMISES
 
-__all__ = ["Backend", "Settings"]
+__all__ = ["PROMISES", "Backend", "Settings"]
