@@ -19,7 +19,7 @@ INTERRUPTED = 130
 MEANINGS: Mapping[int, str] = MappingProxyType(
     {
         OK: "done; the function succeeded",
-        FAILED: "the function failed (invoke), the default sandbox does not work, or is not as promised (doctor)",
+        FAILED: "the function failed (invoke), the default sandbox fails or breaks a promise (doctor)",
         USAGE: "the command line or a setting is wrong",
         UNREACHABLE: "no node there",
         REFUSED: "refused or not found: the caller can act",
