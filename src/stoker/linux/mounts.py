@@ -13,10 +13,13 @@ from stoker.linux.syscalls import (
     MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     MS_REC,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
     mount,
     mount_setattr,
     move_mount,
     open_tree,
+    openat2,
     pivot_root,
     setns,
     umount,
@@ -79,14 +82,17 @@ class MountNamespace:
     that no stranger could have changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, can_enter_any: bool = True) -> None:
         self._home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        self._can_enter_any = can_enter_any
 
     def copy_of(self, pidfd: int, source: int, attributes: int) -> int:
         """A detached copy of what the descriptor `source` stands for, which that process has opened.
 
         The kernel copies a mount only to who is in its mount namespace, whatever he holds of it.
         """
+        if not self._can_enter_any:
+            return _copy_found_again(source, attributes)
         setns(pidfd, CLONE_NEWNS)
         try:
             return copy_of(None, attributes, source)
@@ -101,3 +107,16 @@ class MountNamespace:
                 move_mount(tree, target)
         finally:
             setns(self._home, CLONE_NEWNS)
+
+
+def _copy_found_again(source: int, attributes: int) -> int:
+    """The same from our own copy of that process's mounts: the same folder by its path, or `OSError`."""
+    path = os.readlink(f"/proc/self/fd/{source}")
+    found = openat2(path, os.O_PATH | os.O_DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    try:
+        if not os.path.samestat(os.fstat(found), os.fstat(source)):
+            raise OSError(errno.ESTALE, "another folder is there by now", path)
+        # Recursive: what the user's own namespace has mounted on it is locked to it.
+        return copy_of(None, attributes, found, recursive=True)
+    finally:
+        os.close(found)

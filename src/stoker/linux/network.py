@@ -9,6 +9,7 @@ TIME_WAIT or a counter would outlive its owner.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -23,12 +24,15 @@ OWN = "/proc/self/ns/net"
 class Networks:
     """Empty network namespaces, each in the hands of one sandbox or waiting for the next.
 
-    HOLDS: one thread. The calling process is in another namespace for the length of a call.
+    HOLDS: one thread. The calling process is in another namespace for the length of a call, if it can
+    come back; a namespace that is not its own it could not enter again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, can_come_back: bool = True) -> None:
         self._home = os.open(OWN, os.O_RDONLY)
+        self._can_come_back = can_come_back
         self._free: list[int] = []
+        self._counters: dict[int, int] = {}
 
     def __repr__(self) -> str:
         return f"<Networks {len(self._free)} free>"
@@ -47,28 +51,58 @@ class Networks:
         if self._is_untouched(namespace):
             self._free.append(namespace)
         else:
-            os.close(namespace)
+            self._drop(namespace)
 
     def close(self) -> None:
         while self._free:
-            os.close(self._free.pop())
+            self._drop(self._free.pop())
+
+    def _drop(self, namespace: int) -> None:
+        os.close(self._counters.pop(namespace))
+        os.close(namespace)
 
     def _make(self) -> int:
-        unshare(CLONE_NEWNET)
+        namespace, counters = self._make_here() if self._can_come_back else _make_in_child()
+        self._counters[namespace] = counters
+        return namespace
+
+    def _make_here(self) -> tuple[int, int]:
         try:
-            _raise_loopback()
-            return os.open(OWN, os.O_RDONLY)
+            return _enter_new()
         finally:
             setns(self._home, CLONE_NEWNET)
 
     def _is_untouched(self, namespace: int) -> bool:
-        setns(namespace, CLONE_NEWNET)
-        try:
-            with open("/proc/self/net/dev", "rb", buffering=0) as file:
-                loopback = file.read().splitlines()[2].split()
-        finally:
-            setns(self._home, CLONE_NEWNET)
+        loopback = os.pread(self._counters[namespace], 4096, 0).splitlines()[2].split()
         return loopback[0] == b"lo:" and not any(map(int, loopback[1:]))
+
+
+def _enter_new() -> tuple[int, int]:
+    """Be in a new namespace; its descriptor, and one that tells of its interfaces to whoever reads it."""
+    unshare(CLONE_NEWNET)
+    _raise_loopback()
+    return os.open(OWN, os.O_RDONLY), os.open("/proc/self/net/dev", os.O_RDONLY)
+
+
+def _make_in_child() -> tuple[int, int]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                socket.send_fds(theirs, [b"made"], _enter_new())
+            except OSError as error:
+                theirs.send(str(error).encode())
+            finally:
+                os._exit(0)
+        theirs.close()
+        said, descriptors, _, _ = socket.recv_fds(ours, 1000, 2)
+        os.waitpid(pid, 0)
+    if len(descriptors) != 2:
+        raise OSError(errno.EPERM, f"no network namespace: {said.decode(errors='replace')}")
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # `recv_fds` leaves them open to be inherited
+    return descriptors[0], descriptors[1]
 
 
 def _raise_loopback() -> None:

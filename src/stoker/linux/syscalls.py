@@ -19,7 +19,7 @@ import sys
 
 OLD = {"x86_64": {"pivot_root": 155, "keyctl": 250}, "aarch64": {"pivot_root": 41, "keyctl": 219}}
 PIDFD_SEND_SIGNAL, OPEN_TREE, MOVE_MOUNT, PIDFD_OPEN, CLONE3, CLOSE_RANGE = 424, 428, 429, 434, 435, 436
-MOUNT_SETATTR = 442
+OPENAT2, MOUNT_SETATTR = 437, 442
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -32,6 +32,7 @@ MNT_DETACH = 2
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC, 4
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_IDMAP = 1, 2, 4, 0x100000
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 2, 4
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
 PR_SET_SECUREBITS, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 28, 36, 38
@@ -82,6 +83,12 @@ def umount(target: str, flags: int = MNT_DETACH) -> None:
 
 def pivot_root(new: str, old: str) -> None:
     _syscall("pivot_root", _old("pivot_root"), os.fsencode(new), os.fsencode(old))
+
+
+def openat2(path: str, flags: int, resolve: int) -> int:
+    """Open `path`, looked up only as `resolve` allows."""
+    how = ctypes.create_string_buffer(struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve), 24)
+    return _syscall("openat2 of " + path, OPENAT2, AT_FDCWD, os.fsencode(path), how, 24)
 
 
 def open_tree(path: str | None, folder: int = AT_FDCWD, recursive: bool = False) -> int:

@@ -3,7 +3,8 @@
 Theory. Who joins such a namespace has no authority over anything that was there before: his files,
 signals and limits are those of the user outside, and a capability, should he ever gain one, would
 count for nothing but the namespace itself. It holds nothing of who was in it: keys are refused by
-the filter, counters go back with the processes. So one is made for each user outside and kept.
+the filter, counters go back with the processes. So one is made for each user outside and kept; where there is
+but one user to be had outside, one for each sandbox at a time, as what is counted is counted in each.
 
 The user outside is also made its owner: what is counted for the owner of a namespace (processes,
 pending signals, locked memory, namespaces) is then counted for nobody's account but his own.
@@ -34,16 +35,16 @@ class UserNamespaces:
     """Namespaces in which `NOBODY` is a certain user outside. HOLDS: one thread."""
 
     def __init__(self) -> None:
-        self._kept: dict[User, int] = {}
+        self._kept: dict[tuple[User, int], int] = {}
 
     def __repr__(self) -> str:
-        return f"<UserNamespaces of {len(self._kept)} users>"
+        return f"<UserNamespaces, {len(self._kept)} kept>"
 
-    def of(self, user: User) -> int:
-        """The descriptor of his, which stays ours. Raises `OSError`."""
-        if user not in self._kept:
-            self._kept[user] = make_user_namespace(NOBODY, user)
-        return self._kept[user]
+    def of(self, user: User, slot: int) -> int:
+        """The descriptor of his for that slot, which stays ours. Raises `OSError`."""
+        if (user, slot) not in self._kept:
+            self._kept[user, slot] = make_user_namespace(NOBODY, user)
+        return self._kept[user, slot]
 
 
 def make_user_namespace(inside: User, outside: User) -> int:

@@ -378,22 +378,6 @@ async def test_one_that_was_prepared_but_never_opened_can_be_closed(unopened: Ba
     assert leaks.left([node_id]) == []
 
 
-async def test_an_unprivileged_caller_is_told_what_to_do(unopened: Backend) -> None:
-    script = "from stoker.sandboxes.lean import *; print(*Backend(Settings(), ()).problems())"
-    path = os.pathsep.join(place for place in sys.path if place)
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import os, stoker.sandboxes.lean; os.setresuid(65534, 65534, 65534); {script}",
-        ],
-        env={"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    assert b"need root; start the node with sudo" in run.stdout
-
-
 async def test_a_fault_of_the_helper_is_an_error_and_leaves_nothing(node_id: str, unopened: Backend) -> None:
     backend = Backend(Settings(node_id=node_id, uid_base=-1), (FORKED,))
     await backend.open()

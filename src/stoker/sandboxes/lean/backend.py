@@ -22,6 +22,7 @@ from typing import ClassVar
 
 from stoker.errors import BackendLost, BackendUnavailable, NodeError, SandboxFailed, SandboxLost
 from stoker.linux.cgroups import Groups, find_trees
+from stoker.linux.rootless import is_root
 from stoker.linux.seccomp import compile_policy
 from stoker.sandboxes import contract
 from stoker.sandboxes.contract import CODE_PATH, WORKSPACE_PATH, Abilities, Launch, Problem, SandboxSpec
@@ -42,7 +43,7 @@ from stoker.sandboxes.lean.packets import (
     pack,
 )
 from stoker.sandboxes.lean.policy import POLICY
-from stoker.sandboxes.lean.problems import find_problems
+from stoker.sandboxes.lean.problems import find_problems, kernel
 from stoker.sandboxes.lean.sandbox import Sandbox, ending_of
 from stoker.sandboxes.lean.settings import Settings
 from stoker.types import MEBIBYTE, Ending, Limits, Network
@@ -111,11 +112,12 @@ class Backend(contract.Backend):
 
     def _find_abilities(self) -> Abilities:
         found = self._groups.controllers
-        # Processes are bounded without a cgroup as well: each sandbox has a user id of its own.
+        # Processes are bounded without a cgroup as well: each sandbox has a user id of its own, or where it
+        # has none a user namespace, which before Linux 5.14 did not count.
         return Abilities(
             walls=True,
             limits_memory="memory" in found,
-            limits_pids=True,
+            limits_pids=os.geteuid() == 0 or kernel() >= (5, 14) or "pids" in found,
             measures="memory" in found and not found.isdisjoint({"cpu", "cpuacct"}),
         )
 
@@ -157,6 +159,7 @@ class Backend(contract.Backend):
                 tuple(launch.environment.items()),
                 tuple((os.path.realpath(show.source), show.target) for show in launch.shows),
                 launch.fork,
+                is_root(),
             )
             for launch in self._launches
         ]
@@ -165,7 +168,9 @@ class Backend(contract.Backend):
                 "link": link,
                 "node": os.getpid(),
                 "node_id": self._settings.node_id,
+                "is_root": is_root(),
                 "uid_base": self._settings.first_uid,
+                "bounds_processes": self.abilities.limits_pids,
                 "cgroup_parent": self._settings.cgroup_parent,
                 "code_path": CODE_PATH,
                 "workspace_path": WORKSPACE_PATH,

@@ -33,7 +33,7 @@ HAS_CODE, HAS_WORKSPACE, HOST_NETWORK = 1, 2, 4
 HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
-FORK_BODY = struct.Struct("=QIQIB")
+FORK_BODY = struct.Struct("=QIQIBB")
 ENDED_BODY = struct.Struct("=iIIqqB")
 FORKED_BODY = struct.Struct("=i")
 
@@ -73,6 +73,8 @@ class Fork(NamedTuple):
     processes: int
     """The most processes of its user outside, where he belongs to the sandbox alone; 0: no bound."""
     is_version_2: int
+    keeps_network: int
+    """It stays in the zygote's network, which is the host's."""
 
 
 class Ended(NamedTuple):

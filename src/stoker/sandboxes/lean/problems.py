@@ -2,42 +2,116 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+from stoker.linux.rootless import Obstacle, find_obstacle, is_root
 from stoker.linux.seccomp import is_available
 from stoker.linux.syscalls import OLD, is_supported_machine
 from stoker.sandboxes.contract import Problem
 
-# By number: DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_PTRACE, SYS_ADMIN,
-# SYS_RESOURCE, MKNOD. Root in a container has but a few of them.
-CAPABILITIES = (1, 3, 5, 6, 7, 8, 12, 19, 21, 24, 27)
+# By number: DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, SYS_PTRACE, SYS_ADMIN, MKNOD.
+# Root in a container has but a few of them.
+CAPABILITIES = (1, 3, 5, 6, 7, 8, 12, 19, 21, 27)
 OLDEST = (5, 12)  # mount_setattr; the newest of what is needed
+WITHOUT = "start the node, without any walls, with --sandbox process"
+OTHERWISE = f"start it with sudo; or {WITHOUT}"
+NEEDED_BY_ROOT = ("user", "map")
+SYSCTLS = Path("/proc/sys")
+APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 
 
 def find_problems() -> list[Problem]:
     """Empty when it can. Asks nothing that leaves a trace."""
     found = []
-    if os.geteuid() != 0:
-        found.append(
-            Problem("lean sandboxes need root", "start the node with sudo, or with --sandbox process")
-        )
     if not is_supported_machine():
         known = ", ".join(OLD)
         found.append(Problem(f"lean sandboxes do not know {os.uname().machine}", f"they know {known}"))
     if kernel() < OLDEST:
         remedy = f"lean sandboxes need {'.'.join(map(str, OLDEST))} or newer"
         found.append(Problem(f"Linux {os.uname().release} is too old", remedy))
-    if (bound := user_namespaces()) == 0:
-        remedy = "allow them: sysctl -w user.max_user_namespaces=65536"
-        found.append(
-            Problem("lean sandboxes need user namespaces, and user.max_user_namespaces is 0", remedy)
-        )
-    elif bound is None:
-        found.append(Problem("this kernel has no user namespaces", "lean sandboxes need CONFIG_USER_NS"))
     if not is_available():
         found.append(Problem("libseccomp.so.2 is missing", "install it: apt install libseccomp2"))
+    if not found and os.geteuid() == 0:
+        found += _problems_of_root()
+    obstacle = None if found else find_obstacle()
+    if obstacle is not None and (os.geteuid() != 0 or obstacle.step in NEEDED_BY_ROOT):
+        found.append(_problem_of(obstacle))
     return found
+
+
+def _problems_of_root() -> list[Problem]:
+    if is_root() and has_capabilities():
+        return []
+    return [
+        Problem(
+            "this root has not all of root's powers (it is that of a container or a user namespace)",
+            "give the container --privileged, or start the node as an ordinary user, or, without any walls, "
+            "with --sandbox process",
+        )
+    ]
+
+
+def _problem_of(obstacle: Obstacle) -> Problem:
+    """What forbids an ordinary user his namespaces, by the name of what has to be changed."""
+    step, number = obstacle
+    what = (
+        f"this user may not make sandboxes ({_STEPS.get(step, f'a {step} namespace')}: {os.strerror(number)})"
+    )
+    cause, remedy = _cause_of(step, number)
+    return Problem(f"{what}, because {cause}", f"{remedy}; or {OTHERWISE if os.geteuid() else WITHOUT}")
+
+
+_STEPS = {
+    "user": "a user namespace",
+    "map": "users of a user namespace",
+    "mount": "a mount in a user namespace",
+    "proc": "/proc in a user namespace",
+}
+
+
+def _cause_of(step: str, number: int) -> tuple[str, str]:
+    """Why, and what would help."""
+    kind = step if number == errno.ENOSPC else "user"
+    limit = _sysctl(f"user/max_{kind}_namespaces")
+    if number in (errno.ENOSPC, errno.EUSERS):
+        name = f"user.max_{kind}_namespaces"
+        return f"the sysctl {name} is {limit}", f"sysctl {name}=15000"
+    if step == "user" and number in (errno.EINVAL, errno.ENOSYS):
+        return "this kernel was built without user namespaces", "take one that has CONFIG_USER_NS"
+    if step == "user" and _sysctl("kernel/unprivileged_userns_clone") == 0:
+        name = "kernel.unprivileged_userns_clone"
+        return f"the sysctl {name} is 0", f"sysctl {name}=1"
+    if _sysctl(APPARMOR) == 1:
+        name = APPARMOR.replace("/", ".")
+        return (
+            f"AppArmor forbids it to programs without a profile (the sysctl {name} is 1)",
+            f"sysctl {name}=0, or a profile for {os.path.realpath('/proc/self/exe')} that says `userns,`",
+        )
+    if step == "proc":
+        return (
+            "parts of /proc are covered here, as in a container",
+            "start the container with --security-opt systempaths=unconfined",
+        )
+    if _is_filtered():
+        return (
+            "a seccomp filter forbids it, as a container's does",
+            "start the container with --security-opt seccomp=unconfined",
+        )
+    return "a security module or a chroot forbids it", "see the kernel's log (dmesg) for which"
+
+
+def _sysctl(name: str) -> int | None:
+    """Its value; None where this kernel has none of that name."""
+    try:
+        return int((SYSCTLS / name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _is_filtered() -> bool:
+    return "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
 
 
 def has_capabilities() -> bool:
@@ -47,14 +121,6 @@ def has_capabilities() -> bool:
             held = int(line.split()[1], 16)
             return all(held >> capability & 1 for capability in CAPABILITIES)
     return False
-
-
-def user_namespaces() -> int | None:
-    """How many a user may have; None on a kernel without them."""
-    try:
-        return int(Path("/proc/sys/user/max_user_namespaces").read_text())
-    except OSError:
-        return None
 
 
 def kernel() -> tuple[int, ...]:

@@ -38,12 +38,14 @@ from stoker.linux.syscalls import (
     prctl,
     sethostname,
     setns,
+    umount,
     unshare,
 )
 from stoker.sandboxes.lean.packets import Fork
 
 CHANNEL, PERMITS, PRIVATE = 3, 4, 5
 HOSTNAME = "sandbox"
+BORROWED_PROC = "/.proc"  # the host's, in the zygote of who may mount his own only while another is in sight
 NOBODY = 65534  # the one user and group that the namespace has a name for, as in `linux.users`
 # World-readable files of /proc that tell of the host; what else does is root's, and the mount is read-only.
 MASKED = (
@@ -80,7 +82,8 @@ def raise_walls(orders: Orders, filters: tuple[bytes, ...], masked: tuple[str, .
     if orders.cgroup < 0:
         for descriptor in orders.joining:
             os.write(descriptor, b"0")
-    setns(orders.network, CLONE_NEWNET)
+    if not orders.fork.keeps_network:
+        setns(orders.network, CLONE_NEWNET)
     unshare(CLONE_NEWCGROUP)
     sethostname(HOSTNAME)
     _mount(orders.fork, masked)
@@ -99,6 +102,8 @@ def _mount(fork: Fork, masked: tuple[str, ...]) -> None:
     safe = MS_NOSUID | MS_NODEV
     # Read-only as a whole: stronger than a list of its writable files, and one mount instead of many.
     mount("proc", "/proc", "proc", safe | MS_NOEXEC | MS_RDONLY)
+    if os.path.isdir(BORROWED_PROC):
+        umount(BORROWED_PROC)
     for name in masked:
         mount("/dev/null", "/proc/" + name, None, MS_BIND)
     caps = f"size={fork.scratch_bytes},nr_inodes={fork.scratch_inodes},mode=1777"
@@ -118,16 +123,23 @@ def _arrange_descriptors(orders: Orders) -> None:
 
 
 def _bound(fork: Fork) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (fork.file_bytes, fork.file_bytes))
+    limit(resource.RLIMIT_FSIZE, fork.file_bytes)
     if fork.processes:
-        resource.setrlimit(resource.RLIMIT_NPROC, (fork.processes, fork.processes))
+        limit(resource.RLIMIT_NPROC, fork.processes)
     os.setsid()
     os.umask(0o022)
 
 
+def limit(kind: int, bound: int) -> None:
+    """Set both limits, to what was there where that is less: who is not root cannot raise them."""
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        bound = min(bound, hard)
+    resource.setrlimit(kind, (bound, bound))
+
+
 def _become_nobody(namespace: int) -> None:
     """The one user of that namespace, without any privilege in it."""
-    os.setgroups([])  # before: the namespace denies it
     setns(namespace, CLONE_NEWUSER)
     prctl(PR_SET_SECUREBITS, SECUREBITS)
     drop_bounding_set()

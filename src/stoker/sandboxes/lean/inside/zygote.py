@@ -43,7 +43,7 @@ from stoker.linux.syscalls import (
     prctl,
     umount,
 )
-from stoker.sandboxes.lean.inside.walls import CHANNEL, PERMITS, PRIVATE, Orders, raise_walls
+from stoker.sandboxes.lean.inside.walls import CHANNEL, PERMITS, PRIVATE, Orders, limit, raise_walls
 from stoker.sandboxes.lean.packets import (
     BROKEN,
     FORK,
@@ -93,7 +93,7 @@ class Zygote:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         join_new_session_keyring()
         for kind, bound in RESOURCES.items():
-            resource.setrlimit(kind, (bound, bound))
+            limit(kind, bound)
         prctl(PR_SET_SECUREBITS, SECUREBITS)
         drop_bounding_set()
         prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -23,6 +23,7 @@ from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
 from stoker.linux.processes import children, reap
+from stoker.linux.rootless import become_root_of_own
 from stoker.linux.syscalls import pidfd_open
 from stoker.linux.users import UserNamespaces
 from stoker.sandboxes.lean.packets import (
@@ -324,7 +325,12 @@ def main() -> None:
     """Guardian and helper. Settings on standard input, the node on the descriptor named there."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends when the node does, never before
+    if os.geteuid() != 0:
+        become_root_of_own()
+        os.execv(sys.executable, sys.orig_argv)
     config = marshal.loads(sys.stdin.buffer.read())
+    if config["is_root"]:
+        os.setgroups([])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     link = socket.socket(fileno=config["link"])
@@ -355,12 +361,13 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
         return
     means = Means(
         groups,
-        Networks(),
-        MountNamespace(),
+        Networks(can_come_back=config["is_root"]),
+        MountNamespace(can_enter_any=config["is_root"]),
         node,
         UserNamespaces(),
         Slots(SLOTS),
-        config["uid_base"],
+        config["uid_base"] if config["is_root"] else 0,
+        config["bounds_processes"],
         config["code_path"],
         config["workspace_path"],
     )

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from stoker.linux.mounts import READ_ONLY, attach, copy_of, leave_the_hosts, make_root
 from stoker.linux.syscalls import (
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
@@ -23,6 +25,7 @@ from stoker.linux.syscalls import (
     MS_REMOUNT,
     mount,
 )
+from stoker.sandboxes.lean.inside.walls import BORROWED_PROC
 
 # Where the new root is put together: a folder that every machine has and that is never shown.
 SITE = "/proc"
@@ -42,13 +45,21 @@ DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "ur
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 
-def enter_root(shows: Iterable[tuple[str, str]], boot: list[tuple[str, str]], boot_folder: str) -> None:
-    """Leave the host's mounts for a root of our own, with `boot` (names and texts of files) to start from."""
+def enter_root(
+    shows: Iterable[tuple[str, str]], boot: list[tuple[str, str]], boot_folder: str, is_root: bool
+) -> None:
+    """Leave the host's mounts for a root of our own, with `boot` (names and texts of files) to start from.
+
+    Who is not root of the machine has to borrow what he cannot make: devices, and a `/proc` to be seen
+    until each sandbox has mounted its own (`walls`).
+    """
     leave_the_hosts()
     # Copied before anything is mounted, so that nothing of ours can stand in their place.
     copies = [(copy_of(source, READ_ONLY, recursive=True), target) for source, target in shows]
+    if not is_root:
+        copies.append((copy_of("/proc", READ_ONLY, recursive=True), BORROWED_PROC))
     mount("tmpfs", SITE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    _fill(Path(SITE))
+    _fill(Path(SITE), is_root)
     make_root(SITE)
     # Only now that a link can lead nowhere but into our own root.
     for copy, target in copies:
@@ -58,13 +69,13 @@ def enter_root(shows: Iterable[tuple[str, str]], boot: list[tuple[str, str]], bo
     mount("none", "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
-def _fill(root: Path) -> None:
+def _fill(root: Path, is_root: bool) -> None:
     for name in FOLDERS:
         (root / name).mkdir(0o755, parents=True, exist_ok=True)
     for name in SYSTEM:
         _show_system(Path("/", name), root / name)
     _fill_etc(root / "etc")
-    _fill_dev(root / "dev")
+    _fill_dev(root / "dev", is_root)
     (root / "var/tmp").symlink_to("/tmp")
 
 
@@ -115,12 +126,16 @@ def _copy(source: Path, target: Path, room: int) -> int:
     return 0
 
 
-def _fill_dev(dev: Path) -> None:
+def _fill_dev(dev: Path, is_root: bool) -> None:
     # A mount of its own: the one place where device files work, and nothing else can be put there.
     mount("tmpfs", str(dev), "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,nr_inodes=32")
     for name, (major, minor) in DEVICES.items():
-        os.mknod(dev / name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
-        (dev / name).chmod(0o666)
+        if is_root:
+            os.mknod(dev / name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            (dev / name).chmod(0o666)
+        else:
+            (dev / name).touch()
+            attach(copy_of(f"/dev/{name}", MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY), str(dev / name))
     for name, target in LINKS.items():
         (dev / name).symlink_to(target)
     (dev / "shm").mkdir()

@@ -57,8 +57,15 @@ class Means(NamedTuple):
     users: UserNamespaces
     slots: Slots
     uid_base: int
+    """The first of the users that sandboxes are outside, one each; 0: they are all root of our namespace."""
+    bounds_processes: bool
+    """The kernel counts the processes of a user in each of his namespaces for itself."""
     code_path: str
     workspace_path: str
+
+    def user_of(self, slot: int) -> User:
+        """Whom the sandbox with that number is outside."""
+        return User(self.uid_base + slot, self.uid_base + slot) if self.uid_base else User(0, 0)
 
 
 class Sandbox:
@@ -94,13 +101,11 @@ class Sandbox:
         """Get everything; what to order, with descriptors that are the order's. After `OSError`: `clear`."""
         means, order = self._means, self.order
         self._slot = means.slots.take()
-        user = User(means.uid_base + self._slot, means.uid_base + self._slot)
-        owner = os.fstat(self._sources[-1]) if order.flags & HAS_WORKSPACE else None
+        user = means.user_of(self._slot)
+        owner = self._find_owner() or user
         self._take_sources()
-        is_alone = owner is None or self._has_mapped(User(owner.st_uid, owner.st_gid), user)
-        if owner is not None and not is_alone:
-            user = User(owner.st_uid, owner.st_gid)
-        namespace = means.users.of(user)
+        is_alone = owner == user or self._has_mapped(owner, user)
+        namespace = means.users.of(user if is_alone else owner, self._slot)
         joining = self._join_group()
         self._network = -1 if order.flags & HOST_NETWORK else means.networks.take()
         network = os.dup(means.networks.host if self._network < 0 else self._network)
@@ -108,10 +113,18 @@ class Sandbox:
             order.scratch_bytes,
             order.scratch_inodes,
             order.scratch_bytes,
-            self._most_processes() if is_alone else 0,
+            self._most_processes() if is_alone and means.bounds_processes else 0,
             self._group is not None and self._group.is_version_2,
+            self._network < 0,
         )
         return fork, (*self._open_ends(), network, os.dup(namespace), *joining)
+
+    def _find_owner(self) -> User | None:
+        """Whose the workspace is, if there is one: what a build leaves belongs to him."""
+        if not self.order.flags & HAS_WORKSPACE:
+            return None
+        status = os.fstat(self._sources[-1])
+        return User(status.st_uid, status.st_gid)
 
     def _has_mapped(self, owner: User, user: User) -> bool:
         """Have `user` work in the workspace as if he were its owner, where the file system allows that."""

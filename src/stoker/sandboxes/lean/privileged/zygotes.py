@@ -49,6 +49,8 @@ class Start(NamedTuple):
     environment: tuple[tuple[str, str], ...]
     shows: tuple[tuple[str, str], ...]
     fork: str | None
+    is_root: bool
+    """The helper is root of the machine."""
 
 
 class Owner(Protocol):
@@ -172,7 +174,7 @@ class Nursery:
             try:
                 Path("/proc/self/oom_score_adj").write_text(VICTIM)
                 boot = [] if self._start.fork is None else shipped()
-                enter_root(self._start.shows, boot, BOOT)
+                enter_root(self._start.shows, boot, BOOT, self._start.is_root)
                 if self._start.fork is None:
                     self._serve_here(link)
                 else:
