@@ -102,7 +102,7 @@ class House:
             gate=self.gate,
             code=self.shelf,
             pool=self.pool,
-            recipes=Recipes({"fake": self.backend}, "fake", LAUNCHES, keep_s=60),
+            recipes=Recipes({"fake": self.backend}, "fake", LAUNCHES),
             deadlines=self.deadlines,
             spawn=tasks.create_task,
             record=lambda invocation, end, created_at: self.records.append(end),

@@ -134,7 +134,7 @@ class Node:
         self._gate = Gate(settings.max_calls, settings.max_calls_per_function)
         self.records = Records(settings.home / "records.sqlite", settings.record_keep)
         assert settings.memory_mb is not None
-        self.pool = Pool(settings.memory_mb, self._spawn)
+        self.pool = Pool(settings.memory_mb, self._spawn, settings.keeping, settings.keep_s)
         backend = ground.backends[settings.sandbox]
         workshop = Workshop(backend, ground.builder, BUILD_STEPS)
         self.code = Cache(settings, workshop, self._choose, self.records)
@@ -146,7 +146,7 @@ class Node:
             gate=self._gate,
             code=self.code,
             pool=self.pool,
-            recipes=Recipes(ground.backends, settings.sandbox, ground.launches, settings.keep_s),
+            recipes=Recipes(ground.backends, settings.sandbox, ground.launches),
             deadlines=self._deadlines,
             spawn=self._spawn,
             record=self._record,

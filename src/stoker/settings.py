@@ -39,6 +39,7 @@ Address = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^\S+$")]
 FolderName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*$")]
 Url = Annotated[str, Meta(pattern=r"^((https?|s3|file)://|/).+$", max_length=4096)]
 UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]*$", max_length=64)]
+Keeping = Literal["fixed", "lru", "greedy_dual", "histogram"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -71,7 +72,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_calls_per_function: Annotated[Count, _is("the same, for each function")] = 250
     max_event_mb: Annotated[float, Meta(gt=0, le=1024), _is("the largest event")] = 6.0
     call_patience_s: Annotated[Seconds, _is("a call's deadline, waiting included")] = 900.0
-    keep_s: Annotated[Span, _is("how long an idle warm sandbox is kept")] = 600.0
+    keeping: Annotated[
+        Keeping,
+        _is(
+            "which idle sandboxes are kept, and for how long",
+            allowed="one of fixed, lru, greedy_dual, histogram",
+        ),
+    ] = "fixed"
+    keep_s: Annotated[
+        Span | None, _is("how long an idle sandbox is kept at most; none: as `keeping` says")
+    ] = None
 
     default_memory_mb: Annotated[Megabytes, _is("memory of a sandbox, unless the function says")] = 128
     default_timeout_s: Annotated[Seconds, _is("wall time of a call, unless the function says")] = 30.0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
+import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -22,6 +25,7 @@ from stoker.pool.events import (
     Retired,
     SandboxEnded,
     SandboxGone,
+    SandboxLoaded,
     SandboxQueues,
     SandboxReady,
     SandboxStalled,
@@ -29,7 +33,10 @@ from stoker.pool.events import (
     Tick,
 )
 from stoker.pool.groups import START_COST_S, STUCK_S
-from stoker.pool.plan import Plan
+from stoker.pool.keeping import FIXED_KEEP_S, POLICIES
+from stoker.pool.plan import HEAD_S, QUANTUM_S, Plan
+from stoker.pool.stock import SLOW_START_S
+from stoker.settings import Keeping
 from stoker.types import Reuse, Source
 
 
@@ -52,6 +59,11 @@ def need(
         at_most=at_most,
         keep_s=10.0,
     )
+
+
+def expected(name: str = "a") -> Need:
+    """A need whose keeping is the policy's affair."""
+    return msgspec.structs.replace(need(name), keep_s=None)
 
 
 def warm(plan: Plan, lease: int, of: Need, now: float = 0.0) -> int:
@@ -262,8 +274,191 @@ def test_prewarming_keeps_sandboxes_waiting_for_the_most_recently_used() -> None
     assert plan.on(LeaseAsked(3, b), 4) == [StartSandbox(5, b)]
 
 
+def visit(plan: Plan, lease: int, of: Need, now: float) -> list[Action]:
+    """One call that is over at once; what the plan did when it came."""
+    actions = plan.on(LeaseAsked(lease, of), now)
+    for start in [action for action in actions if isinstance(action, StartSandbox)]:
+        plan.on(SandboxReady(start.sandbox), now)
+    plan.on(LeaseReturned(lease, True), now)
+    return actions
+
+
+def test_a_fixed_policy_ends_what_was_idle_for_its_time_and_the_nodes_bound_is_stronger() -> None:
+    for keep_s, ends_at in ((None, FIXED_KEEP_S), (5.0, 5.0)):
+        plan = Plan(1000, "fixed", keep_s)
+        warm(plan, 1, expected())
+        assert plan.on(Tick(), ends_at - 0.5) == []
+        assert plan.on(Tick(), ends_at + 0.5) == [DestroySandbox(1)]
+
+
+@pytest.mark.parametrize("policy", ["lru", "greedy_dual"])
+def test_where_room_is_not_needed_these_policies_keep(policy: str) -> None:
+    plan = Plan(1000, policy)
+    warm(plan, 1, expected())
+    assert plan.on(Tick(), 1e6) == []
+
+
+@pytest.mark.parametrize("policy", ["fixed", "lru"])
+def test_the_longest_idle_goes_first(policy: str) -> None:
+    plan = Plan(200, policy)
+    for lease, name in ((1, "a"), (2, "b")):
+        warm(plan, lease, expected(name), now=float(lease))
+    visit(plan, 3, expected("a"), 3.0)
+    assert plan.on(LeaseAsked(4, expected("c")), 4.0) == [DestroySandbox(2)]
+
+
+def test_greedy_dual_keeps_what_is_dear_to_start_until_it_is_too_old() -> None:
+    plan = Plan(200, "greedy_dual")
+    warm(plan, 1, expected("dear"))
+    plan.on(SandboxLoaded(1, 1.0), 0)
+    gone = []
+    for lease in range(2, 2000):
+        actions = plan.on(LeaseAsked(lease, expected(f"cheap{lease}")), float(lease))
+        ended = [action.sandbox for action in actions if isinstance(action, DestroySandbox)]
+        gone += ended
+        for sandbox in ended:
+            actions += plan.on(SandboxGone(sandbox), float(lease))
+        [sandbox] = [action.sandbox for action in actions if isinstance(action, StartSandbox)]
+        plan.on(SandboxReady(sandbox), float(lease))
+        plan.on(LeaseReturned(lease, True), float(lease))
+    assert gone[:100] == list(range(2, 102)), "what is cheap goes, the oldest first"
+    assert 1 in gone, "but nothing stays for ever"
+
+
+def with_habit(every_s: float) -> tuple[Plan, Need, float]:
+    """A plan that has seen one function called at a steady pace; with the time of the last call."""
+    plan, a = Plan(1000, "histogram"), expected()
+    for lease in range(1, 21):
+        plan.on(Tick(), lease * every_s - 1)
+        visit(plan, lease, a, lease * every_s)
+    return plan, a, 20 * every_s
+
+
+def test_a_histogram_starts_a_sandbox_before_the_call_it_expects_and_ends_it_in_between() -> None:
+    plan, a, last = with_habit(300.0)
+    [end] = plan.on(Tick(), last + 1)
+    assert isinstance(end, DestroySandbox)
+    plan.on(SandboxGone(end.sandbox), last + 1)
+    assert plan.on(Tick(), last + 150) == []
+    [start] = plan.on(Tick(), last + 250)
+    assert isinstance(start, StartSandbox)
+    plan.on(SandboxReady(start.sandbox), last + 250)
+    assert plan.on(LeaseAsked(99, a), last + 300) == [GrantLease(99, start.sandbox, Source.POOLED)]
+
+
+def test_what_was_expected_and_did_not_come_ends() -> None:
+    plan, _, last = with_habit(300.0)
+    for end in plan.on(Tick(), last + 1):
+        assert isinstance(end, DestroySandbox)
+        plan.on(SandboxGone(end.sandbox), last + 1)
+    [start] = plan.on(Tick(), last + 250)
+    assert isinstance(start, StartSandbox)
+    plan.on(SandboxReady(start.sandbox), last + 250)
+    assert plan.on(Tick(), last + 600) == [DestroySandbox(start.sandbox)]
+
+
+def ended_after(plan: Plan, last: float) -> None:
+    """The sandbox of `with_habit` is ended and gone: nobody is expected for a while."""
+    for end in plan.on(Tick(), last + 1):
+        assert isinstance(end, DestroySandbox)
+        plan.on(SandboxGone(end.sandbox), last + 1)
+
+
+@pytest.mark.parametrize(("other_mb", "starts"), [(450, 1), (451, 0)])
+def test_what_is_expected_leaves_the_room_that_a_call_may_need(other_mb: int, starts: int) -> None:
+    plan, _, last = with_habit(300.0)
+    ended_after(plan, last)
+    warm(plan, 100, msgspec.structs.replace(need("other", memory_mb=other_mb), keep_s=None), last + 2)
+    assert len(plan.on(Tick(), last + 250)) == starts
+
+
+def test_nothing_is_started_for_the_future_while_somebody_waits() -> None:
+    plan, _, last = with_habit(300.0)
+    ended_after(plan, last)
+    one = need("one", at_most=1)
+    plan.on(LeaseAsked(100, one), last + 2)
+    plan.on(LeaseAsked(101, one), last + 2)
+    assert plan.on(Tick(), last + 250) == []
+
+
+# Fairness
+
+
+def flooded(plan: Plan, of: Need, sandboxes: int, now: float = 0.0) -> list[int]:
+    """As many sandboxes of one function, all busy, and twice as many leases waiting; those held."""
+    for lease in range(1, 3 * sandboxes + 1):
+        plan.on(LeaseAsked(lease, of), now)
+    for sandbox in range(1, sandboxes + 1):
+        plan.on(SandboxReady(sandbox), now)
+    assert plan.snapshot().busy == sandboxes
+    return list(range(1, sandboxes + 1))
+
+
+def test_a_flood_gives_room_to_another_function_as_soon_as_a_call_of_it_ends() -> None:
+    plan, b = Plan(300), need("b")
+    flooded(plan, need("a"), 3)
+    assert plan.on(LeaseAsked(100, b), QUANTUM_S) == []
+    assert plan.on(LeaseReturned(1, True), QUANTUM_S) == [DestroySandbox(1)]
+    assert plan.on(SandboxGone(1), QUANTUM_S) == [StartSandbox(4, b)]
+
+
+def test_a_sandbox_serves_for_a_while_before_it_gives_its_room() -> None:
+    plan = Plan(300)
+    flooded(plan, need("a"), 3)
+    plan.on(LeaseAsked(100, need("b")), 0.001)
+    assert plan.on(LeaseReturned(1, True), QUANTUM_S * 0.9) == [GrantLease(4, 1, Source.WARM)]
+
+
+def test_of_two_that_hold_the_same_none_gives_to_the_other() -> None:
+    plan, a, b = Plan(200), need("a"), need("b")
+    for lease, which in ((1, a), (2, b)):
+        plan.on(LeaseAsked(lease, which), 0)
+        plan.on(SandboxReady(lease), 0)
+    plan.on(LeaseAsked(3, a), 0.1)
+    plan.on(LeaseAsked(4, b), 0.1)
+    assert plan.on(LeaseReturned(1, True), 0.1 + QUANTUM_S) == [GrantLease(3, 1, Source.WARM)]
+
+
+def test_a_large_function_gets_its_room_from_a_flood_of_small_ones() -> None:
+    plan, big = Plan(300), need("big", memory_mb=300)
+    flooded(plan, need("a"), 3)
+    plan.on(LeaseAsked(100, big), 1.0)
+    later = 1.0 + HEAD_S
+    assert plan.on(LeaseReturned(1, True), later) == []
+    assert plan.on(LeaseReturned(2, True), later) == []
+    assert plan.on(LeaseReturned(3, True), later) == [DestroySandbox(number) for number in (1, 2, 3)]
+    for sandbox in (1, 2):
+        assert plan.on(SandboxGone(sandbox), later) == []
+    assert plan.on(SandboxGone(3), later) == [StartSandbox(4, big)]
+
+
+def test_room_that_was_kept_for_one_who_leaves_serves_its_own_line_again() -> None:
+    plan, big = Plan(300), need("big", memory_mb=300)
+    flooded(plan, need("a"), 3)
+    plan.on(LeaseAsked(100, big), 1.0)
+    assert plan.on(LeaseReturned(1, True), 1.0 + HEAD_S) == []
+    assert plan.on(LeaseWithdrawn(100), 1.0 + HEAD_S) == [GrantLease(4, 1, Source.WARM)]
+
+
+def test_a_flood_does_not_stand_before_others_in_the_making_of_sandboxes() -> None:
+    plan, a, b = Plan(10_000, starts_at_once=2), need("a"), need("b")
+    started = [plan.on(LeaseAsked(lease, a), 0) for lease in range(1, 21)]
+    assert sum(map(len, started)) == 2
+    assert plan.on(LeaseAsked(100, b), 0) == []
+    assert plan.on(SandboxReady(1), 0) == [GrantLease(1, 1, Source.FRESH), StartSandbox(3, b)]
+
+
+def test_a_start_that_hangs_does_not_keep_others_from_starting() -> None:
+    plan, a, b = Plan(10_000, starts_at_once=1), need("a"), need("b")
+    plan.on(LeaseAsked(1, a), 0)
+    assert plan.on(LeaseAsked(2, b), 0) == []
+    assert plan.on(Tick(), SLOW_START_S) == [StartSandbox(2, b)]
+
+
 NEEDS = [
     need("a"),
+    expected("x"),
+    msgspec.structs.replace(expected("y"), memory_mb=150),
     need("b", memory_mb=250),
     need("c", reuse=Reuse.NONE, memory_mb=70),
     need("d", reuse=Reuse.SANDBOX, places=3),
@@ -272,15 +467,18 @@ NEEDS = [
     need("g", memory_mb=60, depth=3),
 ]
 BUDGET_MB = 500
+STARTS = 3
 
 
 class Histories(RuleBasedStateMachine):
     """Any order of events that the pool could send, checked after each (invariant 4)."""
 
+    policy = "fixed"
+
     def __init__(self) -> None:
         super().__init__()
-        self.plan = Plan(BUDGET_MB)
-        self.twin = Plan(BUDGET_MB)
+        self.plan = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS)
+        self.twin = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS)
         self.now = 0.0
         self.leases = 0
         self.waiting: dict[int, Need] = {}
@@ -294,13 +492,26 @@ class Histories(RuleBasedStateMachine):
     def send(self, event: Event) -> None:
         actions = self.plan.on(event, self.now)
         assert actions == self.twin.on(event, self.now), "same events, same actions"
+        idle = self.up - set(self.held.values())
         for action in actions:
             self.obey(action)
+        is_for_room = isinstance(
+            event, LeaseAsked | LeaseWithdrawn | SandboxReady | SandboxGone | SandboxLoaded
+        )
+        if is_for_room and idle & self.dying - {getattr(event, "sandbox", 0)}:
+            self.check_that_it_makes_room()
+
+    def check_that_it_makes_room(self) -> None:
+        """An idle one was just ended: when all that die are gone, somebody in line can start."""
+        left = sum(memory for sandbox, memory in self.memory.items() if sandbox not in self.dying)
+        assert any(left + wanted.memory_mb <= BUDGET_MB for wanted in self.waiting.values())
 
     def obey(self, action: Action) -> None:
         match action:
             case StartSandbox(sandbox=sandbox, need=wanted):
                 assert sandbox not in self.memory
+                is_waited_for = any(one.key == wanted.key for one in self.waiting.values())
+                assert is_waited_for or not self.waiting, "started for the future while somebody waits"
                 self.memory[sandbox] = wanted.memory_mb
                 self.need_of[sandbox] = wanted
                 self.starting.add(sandbox)
@@ -380,7 +591,12 @@ class Histories(RuleBasedStateMachine):
     def prewarm(self, functions: int, each: int) -> None:
         self.send(PrewarmChanged(functions, each))
 
-    @rule(passed=st.sampled_from([0.0, 0.001, 0.01, 1.0, 11.0]))
+    @precondition(lambda self: self.up)
+    @rule(data=st.data(), took_s=st.sampled_from([0.001, 1.0]))
+    def load(self, data: st.DataObject, took_s: float) -> None:
+        self.send(SandboxLoaded(data.draw(st.sampled_from(sorted(self.up))), took_s))
+
+    @rule(passed=st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0, 11.0, 100.0, 1000.0]))
     def tick(self, passed: float) -> None:
         self.now += passed
         self.send(Tick())
@@ -427,5 +643,32 @@ class Histories(RuleBasedStateMachine):
             self.send(Tick())
 
 
+class HistoriesOfLru(Histories):
+    policy = "lru"
+
+
+class HistoriesOfGreedyDual(Histories):
+    policy = "greedy_dual"
+
+
+class HistoriesOfHistogram(Histories):
+    policy = "histogram"
+
+
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestHistoriesOfLru = HistoriesOfLru.TestCase
+TestHistoriesOfGreedyDual = HistoriesOfGreedyDual.TestCase
+TestHistoriesOfHistogram = HistoriesOfHistogram.TestCase
+ALL = (TestHistories, TestHistoriesOfLru, TestHistoriesOfGreedyDual, TestHistoriesOfHistogram)
+for one in ALL:
+    one.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def test_every_policy_has_its_random_histories_and_its_name_in_the_settings() -> None:
+    tried = {
+        Histories.policy,
+        HistoriesOfLru.policy,
+        HistoriesOfGreedyDual.policy,
+        HistoriesOfHistogram.policy,
+    }
+    assert tried == set(POLICIES) == set(get_args(Keeping))

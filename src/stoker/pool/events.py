@@ -20,7 +20,13 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     """How many more leases may queue inside one sandbox behind those that run."""
     at_most: int = 0
     """How many leases all sandboxes of the revision serve at a time; 0: no bound but the budget."""
-    keep_s: float = 0.0
+    keep_s: float | None = None
+    """How long an idle sandbox is kept; None: as the plan's policy says."""
+    key: str = ""
+    """Told by revision and reuse: leases of the same key can share sandboxes. Written by itself."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "key", f"{self.revision} {self.reuse.value}")
 
 
 # Events
@@ -50,6 +56,13 @@ class LeaseReturned(msgspec.Struct, frozen=True, gc=False):
 
 class SandboxReady(msgspec.Struct, frozen=True, gc=False):
     sandbox: int
+
+
+class SandboxLoaded(msgspec.Struct, frozen=True, gc=False):
+    """The function's code was imported in it, which took so long."""
+
+    sandbox: int
+    took_s: float
 
 
 class SandboxQueues(msgspec.Struct, frozen=True, gc=False):
@@ -100,6 +113,7 @@ Event = (
     | LeaseWithdrawn
     | LeaseReturned
     | SandboxReady
+    | SandboxLoaded
     | SandboxQueues
     | SandboxStalled
     | SandboxEnded

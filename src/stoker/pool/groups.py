@@ -7,6 +7,7 @@ from collections import OrderedDict
 from enum import Enum
 
 from stoker.pool.events import Need
+from stoker.pool.keeping import PAUSE_S, Habit
 
 START_COST_S = 0.004
 """What starting one sandbox is taken to cost when deciding whether waiting is quicker."""
@@ -20,8 +21,8 @@ LEAST_CPU_S = 0.000005
 STUCK_S = 0.02
 """A line, or a queue inside a sandbox, that has not moved for so long does not move. Shorter than this
 a busy machine alone can keep it waiting, and then more sandboxes would make it busier."""
-RUN_WEIGHT = 0.2
-"""Of the newest run in the moving average of a revision's run times."""
+NEWEST_WEIGHT = 0.2
+"""Of the newest run, or start, in the moving average of a revision's."""
 
 
 class Phase(Enum):
@@ -34,13 +35,17 @@ class Entry:
     """One sandbox, as the plan sees it."""
 
     __slots__ = (
+        "age",
         "group",
         "id",
         "idle_since",
         "is_retired",
         "leases",
+        "memory_mb",
         "need",
         "phase",
+        "places",
+        "ready_at",
         "served",
         "waited_for",
     )
@@ -49,40 +54,50 @@ class Entry:
         self.id = number
         self.group = group
         self.need = group.need
+        self.memory_mb = group.need.memory_mb
+        self.places = group.need.places
         self.phase = Phase.STARTING
         self.leases = 0
         self.served = 0
         self.is_retired = False
         self.idle_since = now
+        self.ready_at = now
+        self.age = 0.0
         self.waited_for = waited_for
 
     def __repr__(self) -> str:
         state = "retired" if self.is_retired else self.phase.value
-        return f"<Entry {self.id} {self.need.function} {state} {self.leases}/{self.need.places}>"
+        return f"<Entry {self.id} {self.need.function} {state} {self.leases}/{self.places}>"
 
     @property
     def is_idle(self) -> bool:
-        return self.phase is Phase.READY and self.leases == 0
+        return self.leases == 0 and self.phase is Phase.READY
 
     @property
-    def has_place(self) -> bool:
-        return self.phase is Phase.READY and not self.is_retired and self.leases < self.need.places
+    def cost_s(self) -> float:
+        return self.group.start_s + self.group.load_s
 
 
 class Group:
     """Everything of one revision and reuse: its sandboxes and who waits for them."""
 
     __slots__ = (
+        "blocked_at",
+        "committed_mb",
         "cpu_s",
         "entries",
         "free",
+        "habit",
         "last_asked",
+        "load_s",
         "moved_at",
         "need",
         "prewarm_failed",
         "queueing",
         "run_s",
+        "running",
         "serving",
+        "start_s",
         "starting",
         "talks",
         "waiting",
@@ -91,20 +106,31 @@ class Group:
     def __init__(self, need: Need) -> None:
         self.need = need
         self.entries: dict[int, Entry] = {}
-        self.free: OrderedDict[int, Entry] = OrderedDict()
+        self.free: list[Entry] = []
         """Those with a place, the most recently freed last: a few stay hot, the rest can expire."""
         self.queueing: dict[int, Entry] = {}
         """Those in which leases may queue."""
         self.talks = False
         """Its calls write output, which is told apart by what is read between two of them: none queues."""
         self.waiting: OrderedDict[int, None] = OrderedDict()
+        self.running = 0
+        """Leases granted and not yet returned."""
         self.serving = 0
         """Sandboxes that are ready and not retired."""
         self.starting = 0
         """Places of those being started."""
+        self.committed_mb = 0
+        """Memory of its sandboxes, those that still die not counted."""
+        self.blocked_at = NEVER
+        """Since when its turn waits for room."""
         self.run_s = -1.0
         self.cpu_s = 0.0
-        self.moved_at = 0.0
+        self.start_s = START_COST_S
+        """What making a sandbox takes, a moving average."""
+        self.load_s = 0.0
+        """What importing the function's code took when it was last done."""
+        self.habit = Habit()
+        self.moved_at = NEVER
         """When its line last moved, or began."""
         self.last_asked = NEVER
         self.prewarm_failed = False
@@ -133,10 +159,10 @@ class Group:
 
     def place(self) -> Entry | None:
         """Where one more lease goes at once: behind others if soon, on a free one, else behind others."""
-        if self.queueing and (entry := self.queue_for(WAKE_S)):
+        if self.running and self.queueing and (entry := self.queue_for(WAKE_S)):
             return entry
         if self.free:
-            return next(reversed(self.free.values()))
+            return self.free[-1]
         return self.place_behind() if self.queueing else None
 
     def place_behind(self) -> Entry | None:
@@ -148,15 +174,29 @@ class Group:
 
         Of processor time, because on a busy machine any run takes longer, and another sandbox as well.
         """
-        if not 0 <= self.run_s < SHORT_S or self.talks or not self.need.depth:
+        if not 0 <= self.run_s < SHORT_S or self.talks:
             return None
+        depth = self.need.depth
         cpu_s = self.cpu_s if self.cpu_s > LEAST_CPU_S else LEAST_CPU_S
         for entry in self.queueing.values():
-            if 0 < entry.leases <= self.need.depth and entry.leases * cpu_s <= wait_s:
+            if 0 < entry.leases <= depth and entry.leases * cpu_s <= wait_s:
                 return entry
         return None
 
+    def came(self, now: float) -> None:
+        """A call has come; after a pause, that is part of the function's habit."""
+        if self.running == 0 and now - self.moved_at >= PAUSE_S and self.moved_at > NEVER:
+            self.habit.paused(now - self.moved_at)
+        self.last_asked = now
+        self.prewarm_failed = False
+
+    def started(self, start_s: float) -> None:
+        """A start took so long."""
+        self.start_s += NEWEST_WEIGHT * (start_s - self.start_s)
+
     def learn(self, run_s: float, cpu_s: float) -> None:
-        weight = 1.0 if self.run_s < 0 else RUN_WEIGHT
-        self.run_s += weight * (run_s - self.run_s)
-        self.cpu_s += weight * (cpu_s - self.cpu_s)
+        if self.run_s < 0:
+            self.run_s, self.cpu_s = run_s, cpu_s
+        else:
+            self.run_s += NEWEST_WEIGHT * (run_s - self.run_s)
+            self.cpu_s += NEWEST_WEIGHT * (cpu_s - self.cpu_s)

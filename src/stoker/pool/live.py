@@ -50,6 +50,7 @@ class Live:
         is_exact: bool = False,
         on_end: Callable[[], None],
         on_queues: Callable[[], None] = lambda: None,
+        on_load: Callable[[float], None] = lambda took_s: None,
     ) -> None:
         self.name = name
         self.moved_at = 0.0
@@ -66,6 +67,7 @@ class Live:
         """Calls inside run at the same time, not one after another."""
         self._on_end = on_end
         self._on_queues = on_queues
+        self._on_load = on_load
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._fds = (sandbox.stdout, sandbox.stderr)
@@ -211,6 +213,7 @@ class Live:
     def loaded(self, load_ns: int) -> None:
         self.loaded_at = time.monotonic()
         self.load_ns = load_ns
+        self._on_load(load_ns / 1e9)
         if self.guests:
             self.meter.begin_first()
         for guest in self.guests.values():

@@ -7,12 +7,15 @@ reports back with further events. There is one line of waiting leases, in order 
   is it bound, so that a call which waits for a new sandbox takes a warm one freed before.
 * Otherwise a sandbox is started for it, unless those that are there will serve it sooner (see
   `Group.is_worth_starting`).
-* Starts go round: each group with waiting leases gets one in turn. When the group whose turn it is
-  needs room, nobody behind it takes that room, else large functions starve. Granting what is already
-  there needs no room and may overtake.
-* Room is made by destroying idle sandboxes, those idle longest first, and only when that suffices.
-  A sandbox holds its memory until it is gone, so the start waits for `SandboxGone`.
-* What room is left when nobody waits goes to prewarming.
+* Starts go to the function that holds the least memory, and round among equals: one that floods the
+  node does not keep the others out. When the one whose turn it is needs room, nobody behind it takes
+  that room, else large functions starve.
+* Room is made by destroying idle sandboxes, in the order that the policy gives (`keeping`), and only
+  when that suffices. A sandbox holds its memory until it is gone, so the start waits for `SandboxGone`.
+* Where idle ones do not suffice, those who hold more than the one whose turn it is give: what comes back
+  to them serves nobody until there is room, or is served on when there is (`_gives`). Not before a
+  sandbox has served for a while, else all time goes into starts.
+* What room is left when nobody waits goes to prewarming, and never all of it.
 * Waking a sleeping process costs more than a short call runs. Where a revision's calls are known to
   be short, a lease may therefore queue behind those inside a sandbox that is awake, up to
   `Need.depth` of them. If the one in front turns out long, the pool takes the queued calls back
@@ -25,12 +28,12 @@ same events, same actions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from stoker.pool.events import (
     Action,
-    DestroySandbox,
     Event,
     GrantLease,
     LeaseAsked,
@@ -41,33 +44,53 @@ from stoker.pool.events import (
     Retired,
     SandboxEnded,
     SandboxGone,
+    SandboxLoaded,
     SandboxQueues,
     SandboxReady,
     SandboxStalled,
     Snapshot,
-    StartSandbox,
     Tick,
 )
 from stoker.pool.groups import NEVER, Entry, Group, Phase
-from stoker.pool.keeping import Idle, longest_idle
+from stoker.pool.keeping import FORGET_S, POLICIES
+from stoker.pool.stock import Stock
 from stoker.types import Reuse, Source
 
-GroupKey = tuple[str, Reuse]
+READY, DYING = Phase.READY, Phase.DYING
+WARM, FRESH, POOLED = Source.WARM, Source.FRESH, Source.POOLED
+QUANTUM_S = 0.05
+"""A sandbox serves for so long before it gives its room to another function: ten times what a start costs."""
+HEAD_S = 0.25
+"""One that has waited for room so long gets it from everybody, however little they hold."""
+LOOK_S = 0.1
+"""Between two looks at what has been idle for too long."""
 
 
 class Plan:
-    """The one owner of the line, of every sandbox's state and of committed memory."""
+    """The one owner of the line, of every sandbox's state and of committed memory.
 
-    def __init__(self, budget_mb: int) -> None:
-        self._budget_mb = budget_mb
-        self._committed_mb = 0
-        self._entries: dict[int, Entry] = {}
-        self._groups: dict[GroupKey, Group] = {}
+    `policy` is a row of `keeping.POLICIES`; no idle sandbox is kept longer than `keep_s`; at most
+    `starts_at_once` are being made at a time, for starts beyond what the processors can do only wait.
+    """
+
+    def __init__(
+        self,
+        budget_mb: int,
+        policy: str = "fixed",
+        keep_s: float | None = None,
+        starts_at_once: int = 1000,
+    ) -> None:
+        self._stock = Stock(budget_mb, starts_at_once)
+        self._policy = POLICIES[policy]
+        self._keep_s = math.inf if keep_s is None else keep_s
+        self._groups: dict[str, Group] = {}
         self._line: dict[int, Group] = {}
         self._turns: dict[Group, None] = {}
         """Groups with waiting leases, whose turn it is to start a sandbox first."""
+        self._blocked: Group | None = None
+        """Whose turn it is, where there is no room for it."""
         self._granted: dict[int, Entry] = {}
-        self._last_sandbox = 0
+        self._looked_at = NEVER
         self._prewarm = PrewarmChanged(0, 0)
         self._actions: list[Action] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -75,6 +98,7 @@ class Plan:
             LeaseWithdrawn: self._on_withdrawn,
             LeaseReturned: self._on_returned,
             SandboxReady: self._on_ready,
+            SandboxLoaded: self._on_loaded,
             SandboxQueues: self._on_queues,
             SandboxStalled: self._on_stalled,
             SandboxEnded: self._on_ended,
@@ -95,8 +119,8 @@ class Plan:
     def group_count(self) -> int:
         return len(self._groups)
 
-    def has_group(self, revision: str, reuse: Reuse) -> bool:
-        return (revision, reuse) in self._groups
+    def has_group(self, key: str) -> bool:
+        return key in self._groups
 
     def on(self, event: Event, now: float) -> list[Action]:
         """What is to be done now that `event` has happened. Events about what is over are ignored."""
@@ -106,40 +130,37 @@ class Plan:
         return actions
 
     def snapshot(self) -> Snapshot:
-        count = dict.fromkeys(("starting", "busy", "idle", "dying"), 0)
-        for entry in self._entries.values():
-            is_busy = entry.phase is Phase.READY and entry.leases
-            count["busy" if is_busy else "idle" if entry.phase is Phase.READY else entry.phase.value] += 1
-        return Snapshot(
-            **count, waiting=len(self._line), committed_mb=self._committed_mb, budget_mb=self._budget_mb
-        )
+        return self._stock.snapshot(len(self._line))
 
     # Leases
 
     def _on_asked(self, event: LeaseAsked, now: float) -> None:
         need = event.need
-        group = self._groups.get((need.revision, need.reuse))
+        group = self._groups.get(need.key)
         if group is None:
-            group = self._groups[need.revision, need.reuse] = Group(need)
+            group = self._groups[need.key] = Group(need)
         group.need = need
-        group.last_asked = now
-        group.prewarm_failed = False
-        if need.memory_mb > self._budget_mb:
-            have = f"all sandboxes together may use {self._budget_mb}"
+        group.came(now)
+        entry = None if group.waiting else group.place()
+        if entry is not None and (self._blocked is None or not self._gives(entry, now)):
+            self._grant(event.lease, entry)
+            if self._prewarm.functions > 0 and not self._line:
+                self._fill_prewarm(now)
+        elif need.memory_mb > self._stock.budget_mb:
+            have = f"all sandboxes together may use {self._stock.budget_mb}"
             reason = f"the function needs {need.memory_mb} MB, {have}"
             self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
-        elif not group.waiting and (entry := group.place()):
-            self._grant(event.lease, entry)
-            if self._prewarm.functions > 0:
-                self._fill_prewarm(now)
         else:
-            if not group.waiting:
-                group.moved_at = now
-                self._turns[group] = None
-            group.waiting[event.lease] = None
-            self._line[event.lease] = group
-            if group.wants_start(now):
-                self._start_for_line(now)
+            self._line_up(event.lease, group, now)
+
+    def _line_up(self, lease: int, group: Group, now: float) -> None:
+        if not group.waiting:
+            group.moved_at = now
+            self._turns[group] = None
+        group.waiting[lease] = None
+        self._line[lease] = group
+        if group.wants_start(now):
+            self._start_for_line(now)
 
     def _on_withdrawn(self, event: LeaseWithdrawn, now: float) -> None:
         group = self._line.get(event.lease)
@@ -156,77 +177,99 @@ class Plan:
         entry = self._granted.pop(event.lease, None)
         if entry is None:
             return
+        group = entry.group
+        group.running -= 1
         entry.leases -= 1
-        entry.idle_since = entry.group.moved_at = now
-        if entry.phase is not Phase.READY:
+        entry.idle_since = group.moved_at = now
+        if entry.phase is not READY:
             return
         if event.run_s is not None:
-            entry.group.learn(event.run_s, event.cpu_s)
-        entry.group.talks = entry.group.talks or event.has_written
+            group.learn(event.run_s, event.cpu_s)
+        if event.has_written:
+            group.talks = True
         if not event.is_healthy or entry.need.reuse is Reuse.NONE:
-            self._retire(entry)
-        if entry.is_retired:
-            if entry.leases == 0:
-                self._destroy(entry)
-                self._start_for_line(now)
-        else:
+            self._stock.retire(entry)
+        if not entry.is_retired:
             self._free(entry, now)
+        elif entry.leases == 0:
+            self._destroy(entry)
+            self._start_for_line(now)
 
     def _grant(self, lease: int, entry: Entry) -> None:
-        source = Source.WARM if entry.served else Source.FRESH if entry.waited_for else Source.POOLED
-        entry.leases += 1
+        group = entry.group
+        source = WARM if entry.served else FRESH if entry.waited_for else POOLED
+        entry.leases = leases = entry.leases + 1
         entry.served += 1
+        group.running += 1
         self._granted[lease] = entry
-        if entry.leases >= entry.need.places:
-            entry.group.free.pop(entry.id, None)
-        self._actions.append(GrantLease(lease, entry.id, source, entry.leases <= entry.need.places))
+        if leases == entry.places:
+            if group.free[-1] is entry:
+                group.free.pop()
+            else:
+                group.free.remove(entry)
+        self._actions.append(GrantLease(lease, entry.id, source, leases <= entry.places))
 
     def _free(self, entry: Entry, now: float) -> None:
-        """Offer the entry's places to those who wait for them, then to whoever comes."""
+        """A place of the entry has come free: for those who wait for it, then for whoever comes."""
         group = entry.group
-        while group.waiting and entry.has_place:
+        entry.age = self._stock.age
+        if entry.leases == entry.places - 1 or not entry.served:
+            group.free.append(entry)
+        if self._line:
+            self._serve(group, now)
+            if entry.leases == 0:
+                self._start_for_line(now)
+
+    def _serve(self, group: Group, now: float) -> None:
+        """Grant what is there to those of the group's line, on free places first."""
+        while group.waiting:
+            entry = group.free[-1] if group.free else group.place_behind()
+            if entry is None or (self._blocked is not None and self._gives(entry, now)):
+                return
             lease = next(iter(group.waiting))
             self._unline(lease, group)
             self._grant(lease, entry)
-        while group.waiting and (behind := group.place_behind()):
-            lease = next(iter(group.waiting))
-            self._unline(lease, group)
-            self._grant(lease, behind)
-        if entry.has_place:
-            group.free[entry.id] = entry
-            group.free.move_to_end(entry.id)
-        if entry.is_idle and self._line:
-            self._start_for_line(now)
+
+    def _gives(self, entry: Entry, now: float) -> bool:
+        """Whether its places go to the function whose turn it is and which has no room, not to its own."""
+        blocked, group = self._blocked, entry.group
+        if blocked is None or blocked is group or now - entry.ready_at < QUANTUM_S:
+            return False
+        if self._stock.missing_mb(blocked) <= 0:
+            return False
+        is_richer = group.committed_mb >= blocked.committed_mb + blocked.need.memory_mb
+        return is_richer or now - blocked.blocked_at >= HEAD_S
 
     # Sandboxes
 
     def _on_ready(self, event: SandboxReady, now: float) -> None:
-        entry = self._entries.get(event.sandbox)
-        if entry is None or entry.phase is not Phase.STARTING:
+        entry = self._stock.ready(event.sandbox, now)
+        if entry is None:
             return
-        entry.phase = Phase.READY
-        entry.idle_since = now
-        entry.group.starting -= entry.need.places
-        entry.group.serving += not entry.is_retired
         if entry.is_retired:
             self._destroy(entry)
         else:
             self._free(entry, now)
-            self._fill_prewarm(now)
+        self._start_for_line(now)
+
+    def _on_loaded(self, event: SandboxLoaded, now: float) -> None:
+        entry = self._stock.entries.get(event.sandbox)
+        if entry is not None:
+            entry.group.load_s = event.took_s
 
     def _on_queues(self, event: SandboxQueues, now: float) -> None:
-        entry = self._entries.get(event.sandbox)
+        entry = self._stock.entries.get(event.sandbox)
         if entry is not None and not entry.is_retired:
             entry.group.queueing[entry.id] = entry
 
     def _on_stalled(self, event: SandboxStalled, now: float) -> None:
-        entry = self._entries.get(event.sandbox)
+        entry = self._stock.entries.get(event.sandbox)
         if entry is not None:
             entry.group.queueing.pop(entry.id, None)
 
     def _on_ended(self, event: SandboxEnded, now: float) -> None:
-        entry = self._entries.get(event.sandbox)
-        if entry is None or entry.phase is Phase.DYING:
+        entry = self._stock.entries.get(event.sandbox)
+        if entry is None or entry.phase is DYING:
             return
         group = entry.group
         group.prewarm_failed = group.prewarm_failed or entry.served == 0
@@ -238,85 +281,103 @@ class Plan:
         self._start_for_line(now)
 
     def _on_gone(self, event: SandboxGone, now: float) -> None:
-        entry = self._entries.pop(event.sandbox, None)
-        if entry is None:
-            return
-        self._committed_mb -= entry.need.memory_mb
-        del entry.group.entries[entry.id]
+        self._stock.gone(event.sandbox)
         self._start_for_line(now)
 
     def _on_retired(self, event: Retired, now: float) -> None:
-        for key, group in list(self._groups.items()):
+        for group in list(self._groups.values()):
             by_prefix = event.prefix and group.need.function.startswith(event.prefix)
-            if key[0] == event.revision or by_prefix:
+            if group.need.revision == event.revision or by_prefix:
                 for entry in list(group.entries.values()):
-                    self._retire(entry)
+                    self._stock.retire(entry)
                     if entry.is_idle:
                         self._destroy(entry)
                 group.last_asked = NEVER
         self._start_for_line(now)
 
-    def _retire(self, entry: Entry) -> None:
-        if not entry.is_retired:
-            entry.is_retired = True
-            entry.group.serving -= entry.phase is Phase.READY
-            entry.group.free.pop(entry.id, None)
-            entry.group.queueing.pop(entry.id, None)
-
     def _destroy(self, entry: Entry) -> None:
-        self._retire(entry)
-        if entry.phase is Phase.STARTING:
-            entry.group.starting -= entry.need.places
-        entry.phase = Phase.DYING
-        self._actions.append(DestroySandbox(entry.id))
-
-    def _start(self, group: Group, now: float, waited_for: bool) -> None:
-        self._last_sandbox += 1
-        entry = Entry(self._last_sandbox, group, now, waited_for)
-        self._entries[entry.id] = group.entries[entry.id] = entry
-        group.starting += entry.need.places
-        self._committed_mb += entry.need.memory_mb
-        self._actions.append(StartSandbox(entry.id, entry.need))
+        self._actions.append(self._stock.destroy(entry))
 
     # Room
 
     def _start_for_line(self, now: float) -> None:
-        """Start what those in line need, group by group in turn, as far as there is room."""
-        while wanting := [group for group in self._turns if group.wants_start(now)]:
-            for group in wanting:
-                if not self._make_room(group.need.memory_mb):
-                    return
-                self._start(group, now, waited_for=True)
+        """Start what those in line need, as far as there is room; then serve whom that frees, and prewarm."""
+        if self._line or self._blocked is not None:
+            before, self._blocked = self._blocked, None
+            self._blocked = self._start_in_turn(now, before)
+            if before is not None and before is not self._blocked:
+                before.blocked_at = NEVER
+                self._serve_all(now)
+        if not self._line:
+            self._fill_prewarm(now)
+
+    def _start_in_turn(self, now: float, before: Group | None) -> Group | None:
+        """Whose turn it is and who has no room, as the one `before` may still be; None: nobody lacks room."""
+        while wanting := [one for one in self._turns if one.wants_start(now)]:
+            group = min(wanting, key=_whose_turn)
+            if group.free:  # kept for another until now
+                self._serve(group, now)
+            elif not self._stock.can_start(now):
+                return before if before in wanting else None
+            elif self._stock.has_room(group.need.memory_mb):
+                self._actions.append(self._stock.start(group, now, waited_for=True))
+                group.blocked_at = NEVER
                 del self._turns[group]
                 self._turns[group] = None
-        self._fill_prewarm(now)
+            else:
+                self._actions += self._stock.make_room(group, self._policy)
+                group.blocked_at = now if group.blocked_at == NEVER else group.blocked_at
+                return group
+        return None
 
-    def _make_room(self, memory_mb: int) -> bool:
-        """True when there is room now. Destroys idle sandboxes if that, and what is dying, makes it."""
-        missing = self._committed_mb + memory_mb - self._budget_mb
-        if missing <= 0:
-            return True
-        missing -= sum(entry.need.memory_mb for entry in self._entries.values() if entry.phase is Phase.DYING)
-        if missing > 0:
-            for victim in longest_idle(self._idle(), missing):
-                self._destroy(self._entries[victim])
-        return False
-
-    def _idle(self) -> list[Idle]:
-        return [Idle(e.id, e.idle_since, e.need.memory_mb) for e in self._entries.values() if e.is_idle]
+    def _serve_all(self, now: float) -> None:
+        for group in list(self._turns):
+            self._serve(group, now)
 
     # Time and prewarming
 
     def _on_tick(self, event: Tick, now: float) -> None:
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self._end_what_is_over(now)
+            self._start_expected(now)
+        self._start_for_line(now)
+        self._serve_all(now)
+
+    def _end_what_is_over(self, now: float) -> None:
         prewarmed = self._prewarmed_groups()
-        for entry in list(self._entries.values()):
+        for entry in list(self._stock.entries.values()):
             is_kept = not entry.served and entry.group in prewarmed
-            if entry.is_idle and not is_kept and now - entry.idle_since >= entry.need.keep_s:
+            if entry.is_idle and not is_kept and self._is_over(entry, now):
                 self._destroy(entry)
         for key, group in list(self._groups.items()):
-            if not group.entries and not group.waiting and now - group.last_asked > group.need.keep_s:
+            if not group.entries and not group.waiting and now - group.last_asked > FORGET_S:
                 del self._groups[key]
-        self._start_for_line(now)
+
+    def _is_over(self, entry: Entry, now: float) -> bool:
+        """Whether an idle one is not worth its room any more."""
+        if entry.need.keep_s is not None:
+            return now - entry.idle_since >= entry.need.keep_s
+        opens_s, closes_s = self._policy.window(entry.group.habit)
+        was_wanted = entry.served or entry.waited_for
+        pause_s = now - (entry.idle_since if was_wanted else entry.group.moved_at)
+        return pause_s < opens_s or pause_s >= min(closes_s, self._keep_s)
+
+    def _start_expected(self, now: float) -> None:
+        """Start what the policy expects to be called, in room that nobody needs, and leave some."""
+        for group in self._groups.values() if self._policy.expects and not self._line else ():
+            if group.committed_mb or group.prewarm_failed or group.need.keep_s is not None:
+                continue
+            opens_s, closes_s = self._policy.window(group.habit)
+            if opens_s and opens_s <= now - group.moved_at < min(closes_s, self._keep_s):
+                if not self._has_room_for_more_than(group) or not self._stock.can_start(now, spared=1):
+                    return
+                self._actions.append(self._stock.start(group, now, waited_for=False))
+
+    def _has_room_for_more_than(self, group: Group) -> bool:
+        """Whether any call that comes finds room at once, also after a start for this group."""
+        largest = max(group.need.memory_mb for group in self._groups.values())
+        return self._stock.has_room(group.need.memory_mb + largest)
 
     def _on_prewarm_changed(self, event: PrewarmChanged, now: float) -> None:
         self._prewarm = event
@@ -340,11 +401,16 @@ class Plan:
         return candidates[: self._prewarm.functions]
 
     def _fill_prewarm(self, now: float) -> None:
-        if self._line:
-            return
         for group in self._prewarmed_groups():
             unused = sum(not entry.served and not entry.is_retired for entry in group.entries.values())
             for _ in range(self._prewarm.each - unused if not group.prewarm_failed else 0):
-                if self._committed_mb + group.need.memory_mb > self._budget_mb or group.is_full():
+                if not self._stock.has_room(group.need.memory_mb) or group.is_full():
                     return
-                self._start(group, now, waited_for=False)
+                if not self._stock.can_start(now, spared=1):
+                    return
+                self._actions.append(self._stock.start(group, now, waited_for=False))
+
+
+def _whose_turn(group: Group) -> tuple[int, bool]:
+    """The least goes first; among equals the one that was promised room, then in order of turns."""
+    return group.committed_mb, group.blocked_at == NEVER

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +26,7 @@ from stoker.pool.events import (
     Retired,
     SandboxEnded,
     SandboxGone,
+    SandboxLoaded,
     SandboxQueues,
     SandboxReady,
     SandboxStalled,
@@ -42,6 +44,8 @@ from stoker.types import Network, Reuse, Source
 HURRY_S = 0.005
 """Between two ticks while somebody waits: about what a start costs."""
 HOUSEKEEPING_S = 0.5
+STARTS_EACH = 3
+"""Sandboxes made at a time for each processor: one computes, one waits for the kernel, one is handed over."""
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +86,15 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 class Pool:
     """Every live sandbox of the node; `spawn` starts a background task in the node's task group."""
 
-    def __init__(self, budget_mb: int, spawn: Spawn) -> None:
-        self._plan = Plan(budget_mb)
+    def __init__(
+        self, budget_mb: int, spawn: Spawn, keeping: str = "fixed", keep_s: float | None = None
+    ) -> None:
+        self._plan = Plan(budget_mb, keeping, keep_s, STARTS_EACH * len(os.sched_getaffinity(0)))
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._lease_numbers = itertools.count(1)
         self._leasers: dict[int, tuple[Leaser, Callable[[str], Recipe]]] = {}
-        self._recipes: dict[tuple[str, Reuse], Callable[[str], Recipe]] = {}
+        self._recipes: dict[str, Callable[[str], Recipe]] = {}
         self._live: dict[int, Live] = {}
         self._queueing: dict[int, Live] = {}
         self._starting: set[int] = set()
@@ -113,7 +119,8 @@ class Pool:
         """Ask for a lease; `recipe(name)` is called when a sandbox has to be made for it."""
         number = next(self._lease_numbers)
         self._leasers[number] = (leaser, recipe)
-        self._recipes.setdefault((need.revision, need.reuse), recipe)
+        if need.key not in self._recipes:
+            self._recipes[need.key] = recipe
         self._feed(LeaseAsked(number, need))
         if self._plan.has_waiting and not self._is_hurrying:
             self._hurry()
@@ -187,7 +194,7 @@ class Pool:
             taken[0].refused(refusal(action.reason))
 
     def _start(self, action: StartSandbox) -> None:
-        recipe = self._recipes[action.need.revision, action.need.reuse]
+        recipe = self._recipes[action.need.key]
         self._starting.add(action.sandbox)
         self._spawn(self._make(action.sandbox, action.need, recipe))
 
@@ -206,6 +213,7 @@ class Pool:
                 is_exact=recipe.spec.limits.cpu_s is not None or recipe.spec.network is not Network.NONE,
                 on_end=lambda: self._feed(SandboxEnded(number)),
                 on_queues=lambda: self._queues(number),
+                on_load=lambda took_s: self._feed(SandboxLoaded(number, took_s)),
             )
             self._live[number] = live
             await live.connect()
@@ -253,7 +261,7 @@ class Pool:
         self._take_back_stalled()
         self._feed(Tick())
         if len(self._recipes) > self._plan.group_count:
-            self._recipes = {key: self._recipes[key] for key in self._recipes if self._plan.has_group(*key)}
+            self._recipes = {key: self._recipes[key] for key in self._recipes if self._plan.has_group(key)}
         self._schedule_tick()
 
     def _schedule_tick(self) -> None:

@@ -29,13 +29,10 @@ class Order(NamedTuple):
 class Recipes:
     """Knows the backends and launches of this node; remembers the orders it has written."""
 
-    def __init__(
-        self, backends: Mapping[str, Backend], default: str, launches: Mapping[str, Launch], keep_s: float
-    ) -> None:
+    def __init__(self, backends: Mapping[str, Backend], default: str, launches: Mapping[str, Launch]) -> None:
         self._backends = backends
         self._default = default
         self._launches = launches
-        self._keep_s = keep_s
         self._orders: dict[tuple[str, Reuse, float | None], Order] = {}
 
     def __repr__(self) -> str:
@@ -53,7 +50,7 @@ class Recipes:
 
     def _write(self, function: Function, folder: Path, preferred: Reuse, keep_s: float | None) -> Order:
         reuse = function.reuse or preferred
-        kept = self._keep_s if keep_s is None or reuse is not preferred else keep_s
+        kept = keep_s if reuse is preferred else None
         places = {Reuse.NONE: 1, Reuse.PROCESS: function.concurrency, Reuse.SANDBOX: SHARED_PLACES}[reuse]
         need = Need(
             revision=function.revision,

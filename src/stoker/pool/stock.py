@@ -1,0 +1,107 @@
+"""Every sandbox of the plan with its state, and the memory that all of them hold."""
+
+from __future__ import annotations
+
+from stoker.pool.events import DestroySandbox, Snapshot, StartSandbox
+from stoker.pool.groups import Entry, Group, Phase
+from stoker.pool.keeping import Policy, victims
+
+STARTING, READY, DYING = Phase.STARTING, Phase.READY, Phase.DYING
+SLOW_START_S = 0.1
+"""A start that takes longer does not count among those that are made at once: it waits for something."""
+
+
+class Stock:
+    """What there is. HOLDS: committed memory, dying sandboxes included, never exceeds the budget."""
+
+    def __init__(self, budget_mb: int, starts_at_once: int) -> None:
+        self.budget_mb = budget_mb
+        self.entries: dict[int, Entry] = {}
+        self.committed_mb = 0
+        self.age = 0.0
+        """The rank of the last one that went to make room."""
+        self._dying_mb = 0
+        self._starting: dict[int, Entry] = {}
+        self._starts_at_once = starts_at_once
+        self._last = 0
+
+    def __repr__(self) -> str:
+        return f"<Stock of {len(self.entries)}, {self.committed_mb} of {self.budget_mb} MB>"
+
+    def start(self, group: Group, now: float, waited_for: bool) -> StartSandbox:
+        self._last += 1
+        entry = Entry(self._last, group, now, waited_for)
+        self.entries[entry.id] = self._starting[entry.id] = group.entries[entry.id] = entry
+        group.starting += entry.places
+        group.committed_mb += entry.memory_mb
+        self.committed_mb += entry.memory_mb
+        return StartSandbox(entry.id, entry.need)
+
+    def ready(self, sandbox: int, now: float) -> Entry | None:
+        """It is made; None if it is not among those being made any more."""
+        entry = self._starting.pop(sandbox, None)
+        if entry is not None:
+            entry.phase = READY
+            entry.group.started(now - entry.ready_at)
+            entry.idle_since = entry.ready_at = now
+            entry.group.starting -= entry.places
+            entry.group.serving += not entry.is_retired
+        return entry
+
+    def retire(self, entry: Entry) -> None:
+        """It serves no new lease."""
+        if not entry.is_retired:
+            entry.is_retired = True
+            entry.group.serving -= entry.phase is READY
+            if entry in entry.group.free:
+                entry.group.free.remove(entry)
+            entry.group.queueing.pop(entry.id, None)
+
+    def destroy(self, entry: Entry) -> DestroySandbox:
+        self.retire(entry)
+        if entry.phase is STARTING:
+            entry.group.starting -= entry.places
+            del self._starting[entry.id]
+        entry.phase = DYING
+        entry.group.committed_mb -= entry.memory_mb
+        self._dying_mb += entry.memory_mb
+        return DestroySandbox(entry.id)
+
+    def gone(self, sandbox: int) -> None:
+        """Nothing of it is left."""
+        entry = self.entries.pop(sandbox, None)
+        if entry is not None:
+            self.committed_mb -= entry.memory_mb
+            self._dying_mb -= entry.memory_mb
+            del entry.group.entries[sandbox]
+
+    def can_start(self, now: float, spared: int = 0) -> bool:
+        """Whether fewer than allowed are being made; `spared` starts are left for others."""
+        left = self._starts_at_once - spared
+        if len(self._starting) < left:
+            return True
+        return sum(now - entry.ready_at < SLOW_START_S for entry in self._starting.values()) < left
+
+    def has_room(self, memory_mb: int) -> bool:
+        return self.committed_mb + memory_mb <= self.budget_mb
+
+    def missing_mb(self, group: Group) -> int:
+        """What a start for the group lacks when everything that dies is gone."""
+        return self.committed_mb - self._dying_mb + group.need.memory_mb - self.budget_mb
+
+    def make_room(self, group: Group, policy: Policy) -> list[DestroySandbox]:
+        """Ends idle sandboxes, by the policy's rank, if that makes the room for one of the group."""
+        missing = self.missing_mb(group)
+        if missing <= 0:
+            return []
+        idle = [entry for entry in self.entries.values() if entry.is_idle]
+        chosen = victims(idle, missing, policy.rank)
+        self.age = max([self.age, *(policy.rank(entry) for entry in chosen)])
+        return [self.destroy(entry) for entry in chosen]
+
+    def snapshot(self, waiting: int) -> Snapshot:
+        count = dict.fromkeys(("starting", "busy", "idle", "dying"), 0)
+        for entry in self.entries.values():
+            is_busy = entry.phase is READY and entry.leases
+            count["busy" if is_busy else "idle" if entry.phase is READY else entry.phase.value] += 1
+        return Snapshot(**count, waiting=waiting, committed_mb=self.committed_mb, budget_mb=self.budget_mb)
