@@ -7,6 +7,7 @@ run tells its own leavings from those of other nodes on the same machine.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import itertools
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 import leaks
 from stoker.settings import Settings
@@ -24,6 +26,7 @@ from stoker.settings import Settings
 MARKS = pytest.StashKey[list[str]]()
 FOLDER = pytest.StashKey[Path]()
 COUNT = pytest.StashKey["itertools.count[int]"]()
+OPEN = pytest.StashKey[set[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COUNT] = itertools.count(1)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    uvloop.run(asyncio.sleep(0))  # its library keeps a pipe for signals from the first loop on
+    session.config.stash[OPEN] = leaks.descriptors()
+
+
 @pytest.fixture
 def home(request: pytest.FixtureRequest) -> Path:
     """A new, empty home for a node, reachable for everybody; its node's id is watched for leavings."""
@@ -41,6 +49,7 @@ def home(request: pytest.FixtureRequest) -> Path:
     folder = config.stash[FOLDER] / f"home{next(config.stash[COUNT])}"
     folder.mkdir(0o755)
     config.stash[MARKS].append(Settings(home=folder).node_id)
+    leaks.watch(config.stash[MARKS][-1])
     return folder
 
 
@@ -81,6 +90,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     with contextlib.suppress(OSError):  # what cannot be removed is found below
         leaks.remove(folder)
     things = [*leaks.left(config.stash[MARKS]), *leaks.zombies()]
+    things += [f"descriptor of {open}" for open in leaks.descriptors() - config.stash[OPEN]]
     if things:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     config.stash[LEFT] = things

@@ -1,28 +1,54 @@
-"""What tests left on this machine: processes, mounts, cgroups and files that carry a mark of this run.
+"""What tests left on this machine: whatever carries a mark of this run, and what it changed for all.
 
 A mark is a text that stands in everything made by this run and in nothing made by anybody else: the
 folder of the run, and the ids of the nodes made in it. Other nodes on the machine are never looked at.
+Looked for are processes (by command, environment, folder, cgroup, mounts, and the users that a node's id
+gives to its sandboxes), mounts, cgroups, network interfaces, nftables tables, files where programs leave
+them (named network namespaces among them), and an engine's containers and images. A namespace without
+a name is held by a process or by a descriptor: `descriptors` tells those of this one.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import stat
+import subprocess
 import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+WATCHED = "STOKER_TEST_MARKS"
 CGROUPS = Path("/sys/fs/cgroup")
-LITTERED = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/netns", "/var/lib")))
+LITTERED = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/netns", "/run/lock", "/var/lib")))
+INTERFACES = Path("/sys/class/net")
+ENGINE = Path("/run/docker.sock")
+FORWARDING = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding"))
+KEPT = frozenset({"/dev/null", "anon_inode:[eventfd]", "anon_inode:[eventpoll]"})  # by libraries, for good
+USERS = 0x1_0000  # of each node, from its first one on
 PATIENCE_S = 2.0  # what ends a sandbox may take this long to be gone from every list
+
+
+def watch(*marks: str) -> None:
+    """Have these looked for at the end of the whole run too, by its warden if it has one."""
+    if WATCHED in os.environ:
+        with Path(os.environ[WATCHED]).open("a") as file:
+            file.writelines(f"{mark}\n" for mark in marks)
+
+
+def watched(file: Path) -> list[str]:
+    """What was told to `watch`."""
+    return file.read_text().split("\n")[:-1] if file.exists() else []
 
 
 def found(marks: Collection[str]) -> list[str]:
     """Everything on the machine that carries one of the marks, described; empty is clean."""
     if not marks:
         return []
-    return sorted({*_processes(marks), *_mounts(marks), *_cgroups(marks), *_files(marks)})
+    here = (*_processes(marks), *_mounts(marks), *_cgroups(marks), *_files(marks))
+    return sorted({*here, *_interfaces(marks), *tables(marks), *_containers(marks)})
 
 
 def left(marks: Collection[str], patience_s: float = PATIENCE_S) -> list[str]:
@@ -31,6 +57,27 @@ def left(marks: Collection[str], patience_s: float = PATIENCE_S) -> list[str]:
     while (things := found(marks)) and time.monotonic() < give_up:
         threading.Event().wait(0.05)
     return things
+
+
+def forwarding() -> dict[str, str]:
+    """Whether this machine passes packets on: what a node may switch on, and switches off again."""
+    return {str(path): _read(path).decode().strip() for path in FORWARDING if path.exists()}
+
+
+def changed(before: dict[str, str]) -> list[str]:
+    """What is not as `forwarding` found it, unless somebody else's nodes are at work here."""
+    now = forwarding()
+    return [
+        f"{path} is {now[path]}, and was {was}"
+        for path, was in before.items()
+        if now[path] != was and not list(tables(["stoker"]))
+    ]
+
+
+def descriptors() -> set[str]:
+    """What this process has open: files, sockets, pipes, namespaces, processes."""
+    found = {_link(fd) for fd in Path("/proc/self/fd").iterdir()}
+    return found - KEPT - {""}  # the one they were listed by is gone already
 
 
 def remove(folder: Path) -> None:
@@ -73,6 +120,7 @@ def _has(marks: Collection[str], text: bytes | str) -> bool:
 def _processes(marks: Collection[str]) -> Iterator[str]:
     ours = _link(Path("/proc/self/ns/mnt"))
     mine = {os.getpid(), os.getppid()}
+    users = _users(marks)
     for folder in Path("/proc").glob("[0-9]*"):
         if int(folder.name) in mine:
             continue
@@ -80,7 +128,7 @@ def _processes(marks: Collection[str]) -> Iterator[str]:
         said.append(_link(folder / "cwd"))
         if _link(folder / "ns/mnt") not in ("", ours):
             said.append(_read(folder / "mountinfo"))
-        if any(_has(marks, text) for text in said):
+        if any(_has(marks, text) for text in said) or _belongs(folder, users):
             command = (_read(folder / "cmdline") or _read(folder / "comm")).replace(b"\0", b" ")
             yield f"process {folder.name}: {command.decode(errors='replace').strip()}"[:200]
 
@@ -104,3 +152,49 @@ def _files(marks: Collection[str]) -> Iterator[str]:
             for name in os.listdir(folder):
                 if _has(marks, name):
                     yield f"file {folder / name}"
+
+
+def _users(marks: Collection[str]) -> list[int]:
+    """The first user of each node whose id is among the marks."""
+    from stoker.sandboxes.lean.settings import Settings
+
+    return [Settings(node_id=mark).first_uid for mark in marks if re.fullmatch(r"[0-9a-f]{8}", mark)]
+
+
+def _belongs(process: Path, users: list[int]) -> bool:
+    # Not the folder's owner: of a process that may not be looked into, that is root.
+    said = re.search(rb"^Uid:\t(\d+)", _read(process / "status"), re.M) if users else None
+    return said is not None and any(first <= int(said[1]) < first + USERS for first in users)
+
+
+def _interfaces(marks: Collection[str]) -> Iterator[str]:
+    for interface in INTERFACES.iterdir():
+        if _has(marks, f"{interface.name} {_read(interface / 'ifalias')!r}"):
+            yield f"interface {interface.name}"
+
+
+def tables(marks: Collection[str]) -> Iterator[str]:
+    """The tables of nftables that carry one of the marks, described."""
+    for line in _said("nft", "list", "tables"):
+        if _has(marks, line):
+            yield f"nftables {line}"
+
+
+def _containers(marks: Collection[str]) -> Iterator[str]:
+    if ENGINE.exists() and stat.S_ISSOCK(ENGINE.stat().st_mode):
+        for line in _said(
+            "docker", "ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.Labels}} {{.Mounts}}"
+        ):
+            if _has(marks, line):
+                yield f"container {line}"
+        for line in _said("docker", "images", "--format", "{{.Repository}}:{{.Tag}}"):
+            if _has(marks, line):
+                yield f"image {line}"
+
+
+def _said(*command: str) -> list[str]:
+    """The lines of a tool's answer; none where there is no such tool, or it may not."""
+    if os.geteuid() != 0 or shutil.which(command[0]) is None:
+        return []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()

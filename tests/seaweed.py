@@ -50,6 +50,7 @@ def serving(folder: Path) -> Iterator[dict[str, str]]:
     ports = _free_ports(len(PORTS))
     command = [
         program() or "weed",
+        f"-logdir={folder}",
         "server",
         f"-dir={folder}",
         "-ip=127.0.0.1",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 import leaks
+from stoker.sandboxes.lean import Settings
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and make cgroups")
 
@@ -84,3 +87,114 @@ def test_a_cgroup_is_found(node_id: str) -> None:
     finally:
         cgroup.rmdir()
     assert leaks.left([node_id]) == []
+
+
+@needs_root
+def test_a_process_is_found_by_its_user(node_id: str) -> None:
+    process = wait_forever(user=Settings(node_id=node_id).first_uid + 7, group=65534, env={}, cwd="/")
+    try:
+        assert [thing for thing in leaks.found([node_id]) if thing.startswith(f"process {process.pid}:")]
+    finally:
+        end(process)
+    assert leaks.left([node_id]) == []
+
+
+@needs_root
+def test_a_network_interface_is_found_by_its_name_or_its_alias(node_id: str) -> None:
+    tried = ip("link", "add", f"st-{node_id}", "type", "veth", "peer", "name", f"sp-{node_id}")
+    if tried.returncode:
+        pytest.skip(f"no interface can be made here: {tried.stderr.strip()}")
+    try:
+        assert leaks.found([node_id]) == [f"interface sp-{node_id}", f"interface st-{node_id}"]
+    finally:
+        ip("link", "delete", f"st-{node_id}")
+    assert leaks.left([node_id]) == []
+
+
+@needs_root
+def test_a_network_namespace_with_a_name_is_found(node_id: str) -> None:
+    tried = ip("netns", "add", f"stoker-{node_id}")
+    if tried.returncode:
+        pytest.skip(f"no namespace can be made here: {tried.stderr.strip()}")
+    try:
+        seen = leaks.found([node_id])
+        assert f"file /run/netns/stoker-{node_id}" in seen
+        assert f"mount /run/netns/stoker-{node_id}" in seen
+    finally:
+        ip("netns", "delete", f"stoker-{node_id}")
+    assert leaks.left([node_id]) == []
+
+
+@needs_root
+def test_a_table_of_nftables_is_found(node_id: str) -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("no nft here")
+    subprocess.run(["nft", "add", "table", "inet", f"stoker-{node_id}"], check=True)
+    try:
+        assert leaks.found([node_id]) == [f"nftables table inet stoker-{node_id}"]
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", f"stoker-{node_id}"], check=True)
+    assert leaks.left([node_id]) == []
+
+
+def ip(*words: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("ip") is None:
+        pytest.skip("no ip here")
+    return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+
+
+def test_a_descriptor_that_stays_open_is_found() -> None:
+    before = leaks.descriptors()
+    ours, theirs = socket.socketpair()
+    assert len(leaks.descriptors() - before) == 2
+    ours.close()
+    theirs.close()
+    namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
+    (seen,) = leaks.descriptors() - before
+    assert seen.startswith("net:[")
+    os.close(namespace)
+    assert leaks.descriptors() == before
+
+
+def test_a_changed_setting_of_the_machine_is_found() -> None:
+    now = leaks.forwarding()
+    path, value = next(iter(now.items()))
+    assert leaks.changed(now) == []
+    if not list(leaks.tables(["stoker"])):
+        assert leaks.changed({**now, path: "other"}) == [f"{path} is {value}, and was other"]
+
+
+def warden(source: str) -> subprocess.CompletedProcess[str]:
+    """A run of tests that does no more than this."""
+    command = [sys.executable, str(Path(leaks.__file__).with_name("warden.py")), "-c", source]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_run_that_leaves_nothing_is_none_to_fail() -> None:
+    done = warden("import tempfile; tempfile.TemporaryFile()")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert warden("import sys; sys.exit(3)").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("import tempfile; tempfile.mkdtemp(prefix='forgotten')", "left behind: file /"),
+        ("import subprocess; subprocess.Popen(['sleep', '1000'], env={})", "left behind: process "),
+        (
+            "import os\nif not os.fork():\n    os.setsid()\n    os.execl('/bin/sleep', 'sleep', '999')",
+            "left behind: process ",
+        ),
+        (
+            "import leaks, os, tempfile\nleaks.watch('marked-of-a-run')\n"
+            "os.mkdir('/dev/shm/marked-of-a-run')",
+            "left behind: file /dev/shm/marked-of-a-run",
+        ),
+    ],
+)
+def test_a_run_that_leaves_something_fails_and_names_it(source: str, named: str) -> None:
+    here = str(Path(leaks.__file__).parent)
+    done = warden(f"import sys; sys.path.insert(0, {here!r})\n{source}")
+    shutil.rmtree("/dev/shm/marked-of-a-run", ignore_errors=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(named)

@@ -77,6 +77,7 @@ class RunningNode:
         self.folder = folder
         self.home = folder / "home"
         self.packages = folder / "packages"
+        leaks.watch(Settings(home=self.home).node_id)
         self.home.mkdir(0o755)
         self.packages.mkdir(0o755)
         self.port = free_port()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from stoker.errors import SandboxFailed
+from stoker.errors import SandboxFailed, SandboxLost
 from stoker.pool.live import Live
 from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, Launch, SandboxSpec
@@ -53,7 +53,10 @@ class Step:
         self._finish(Status.CRASHED, b"", FunctionError("Exited", f"exit code {exit_code}, signal {signal}"))
 
     def sandbox_ended(self, ending: Ending, reason: str) -> None:
-        if ending.out_of_memory:
+        if ending.lost:
+            if not self.done.done():
+                self.done.set_exception(SandboxLost())
+        elif ending.out_of_memory:
             self._finish(
                 Status.OUT_OF_MEMORY, b"", FunctionError("OutOfMemory", "the build ran out of memory")
             )

@@ -44,9 +44,10 @@ async def lean(unopened: Backend, nothing_left: None) -> AsyncIterator[Backend]:
 
 
 @pytest.fixture
-def make(lean: Backend) -> Make:
-    """Make one more sandbox and hear its greeting; the backend's end is its end."""
+async def make(lean: Backend) -> AsyncIterator[Make]:
+    """Make one more sandbox and hear its greeting; the test's end is its end."""
     numbers = itertools.count(1)
+    made: list[Sandbox] = []
 
     async def make(
         launch: Launch = FORKED,
@@ -65,8 +66,11 @@ def make(lean: Backend) -> Make:
             network=network,
         )
         sandbox = await lean.create(spec)
+        made.append(sandbox)
         if greets:
             await hello(sandbox)
         return sandbox
 
-    return make
+    yield make
+    for sandbox in made:
+        await sandbox.destroy()

@@ -216,6 +216,8 @@ async def test_starts_under_way_when_the_helper_is_killed_are_tried_again(lean: 
     for sandbox in after:
         await hello(sandbox)
         assert await run(sandbox, "answer = 1") == 1
+    for sandbox in sandboxes:
+        await sandbox.destroy()
 
 
 async def test_a_start_that_nobody_wants_any_more_is_not_tried_again(lean: Backend, node_id: str) -> None:

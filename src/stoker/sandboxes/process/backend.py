@@ -79,6 +79,7 @@ class Backend(contract.Backend):
             self._lock = os.open(self._root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._let_root_go()
             raise BackendUnavailable(
                 f"another node uses {self._root}; give each node a home of its own"
             ) from None
@@ -91,6 +92,9 @@ class Backend(contract.Backend):
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await keeper.close()
+        self._let_root_go()
+
+    def _let_root_go(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
