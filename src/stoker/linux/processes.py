@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -41,6 +42,19 @@ def kill_and_wait(pids: Collection[int], give_up: float) -> list[int]:
     finally:
         for pidfd in unended:
             os.close(pidfd)
+
+
+def user_of(pidfd: int) -> int:
+    """The user whose rights the process has now. Raises `ProcessLookupError` when it has ended."""
+    pid = _fields(f"/proc/self/fdinfo/{pidfd}", "Pid:")[0]
+    if pid <= 0:
+        raise ProcessLookupError(errno.ESRCH, "the process has ended")
+    return _fields(f"/proc/{pid}/status", "Uid:")[1]
+
+
+def _fields(path: str, name: str) -> list[int]:
+    with open(path) as file:
+        return next(list(map(int, line.split()[1:])) for line in file if line.startswith(name))
 
 
 def describe(pid: int) -> str:

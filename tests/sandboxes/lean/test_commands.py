@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import leaks
 from sandboxes.lean.guests import FORKED, hello, run
+from stoker.linux import privileges
 from stoker.sandboxes.contract import SandboxSpec
 from stoker.sandboxes.lean import Backend
 from stoker.sandboxes.lean.packets import (
@@ -133,3 +134,35 @@ async def test_ending_what_was_never_made_ends_nothing(lean: Backend) -> None:
         lean._link.send(pack(DESTROY, number))
     assert await run(sandbox, "answer = 1") == 1
     await sandbox.destroy()
+
+
+@pytest.mark.parametrize("folder", ["/", "/etc", "/proc"])
+def test_a_node_that_was_taken_over_cannot_have_what_is_not_its_own_written(
+    unopened: Backend, folder: str, nothing_left: None
+) -> None:
+    """It can hold a descriptor of any folder that it can see; only its own may be a workspace."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, _ask_for_workspace(unopened, folder))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as said:
+        kind, _, body = unpack(said.read())
+    os.waitpid(child, 0)
+    assert (kind, body) == (FAILED, b"[Errno 1] a workspace of user 0, but the node is user 64321")
+
+
+def _ask_for_workspace(backend: Backend, folder: str) -> bytes:
+    """As a node does that has given root up; the helper's answer."""
+    backend.prepare()
+    end = backend._end
+    assert end is not None
+    end.settimeout(30)
+    receive(end)
+    privileges.give_up("", 64_321, [])
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    send(end, pack(MAKE, 1, MAKE_BODY.pack(*GOOD._replace(flags=HAS_WORKSPACE))), (descriptor,))
+    return receive(end)[0]

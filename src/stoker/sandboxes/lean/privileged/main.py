@@ -253,8 +253,9 @@ class Helper:
             sandbox.trouble = rest.decode(errors="replace")
         elif kind == STATUS:
             (sandbox.status,) = WAIT_STATUS.unpack(rest)
-        else:
+        else:  # it has ended, or will now
             self._stop_hearing(sandbox)
+            sandbox.end()
         return bool(said)
 
     def _stop_hearing(self, sandbox: Sandbox) -> None:

@@ -18,9 +18,21 @@ from stoker.linux.cgroups import Bounds, Counts, Group, Groups
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, try_map_users
 from stoker.linux.network import Networks
 from stoker.linux.permits import make_permits
-from stoker.linux.processes import kill
+from stoker.linux.processes import kill, user_of
 from stoker.linux.users import User, UserNamespaces, make_user_namespace
-from stoker.sandboxes.lean.packets import GO, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, Fork, Make, receive
+from stoker.sandboxes.lean.packets import (
+    GO,
+    HAS_CODE,
+    HAS_WORKSPACE,
+    HOST_NETWORK,
+    RUNNING,
+    STATUS,
+    TROUBLE,
+    WAIT_STATUS,
+    Fork,
+    Make,
+    receive,
+)
 
 OUR_PROCESSES = 1  # the first process of each sandbox is not the function's
 
@@ -120,10 +132,15 @@ class Sandbox:
         return fork, (*self._open_ends(), network, os.dup(namespace), *joining)
 
     def _find_owner(self) -> User | None:
-        """Whose the workspace is, if there is one: what a build leaves belongs to him."""
+        """Whose the workspace is, if there is one: what a build leaves belongs to him.
+
+        HOLDS: it is the node's, for who works there writes as its owner would.
+        """
         if not self.order.flags & HAS_WORKSPACE:
             return None
-        status = os.fstat(self._sources[-1])
+        status, node = os.fstat(self._sources[-1]), user_of(self._means.node)
+        if node not in (0, status.st_uid):
+            raise OSError(errno.EPERM, f"a workspace of user {status.st_uid}, but the node is user {node}")
         return User(status.st_uid, status.st_gid)
 
     def _has_mapped(self, owner: User, user: User) -> bool:
@@ -205,17 +222,33 @@ class Sandbox:
         return ends
 
     def hear(self) -> bytes | None:
-        """The next thing that its first process said; empty at the end, None when it is silent.
+        """The next word of its first process; empty at the end, None when it is silent.
 
-        The scratch space that comes with RUNNING is the last of the node's descriptors.
+        What may not be said, or not now, is the end of all hearing. The scratch space that comes with
+        RUNNING is the last of the node's descriptors.
         """
         assert self.private is not None
         try:
             said, descriptors = receive(self.private)
         except BlockingIOError:
             return None
-        self._ends += descriptors
-        return said
+        if self._may_say(said, len(descriptors)):
+            self._ends += descriptors
+            return said
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return b""
+
+    def _may_say(self, said: bytes, descriptors: int) -> bool:
+        """First RUNNING with one descriptor, or TROUBLE; after RUNNING a STATUS; none of them twice."""
+        kind, rest = said[:1], said[1:]
+        if kind == RUNNING:
+            return descriptors == 1 and not (rest or self.is_running or self.trouble)
+        if kind == TROUBLE:
+            return descriptors == 0 and bool(rest) and not (self.is_running or self.trouble)
+        if kind == STATUS and len(rest) == WAIT_STATUS.size:
+            return descriptors == 0 and self.is_running and self.status < 0 <= WAIT_STATUS.unpack(rest)[0]
+        return False
 
     def end(self) -> None:
         """Have everything in it ended; that it has is told by its pidfd."""
