@@ -20,24 +20,39 @@ from stoker.cli.exits import FAILED, OK
 from stoker.walls import WALLS, Column, Report
 from stoker.walls.inside.stoker_probe import kernel, reach, sight
 from stoker.walls.table import NOT_SEEN, is_open, weaker
+from stoker.walls.visit import WITHOUT_ROOT
 from walls import pages
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
+ORDINARY = 64_399
 COLUMNS = tuple(pages.promises())
 # Said in SECURITY.md, under what is not defended. Docker copies the base for each; here it is one for all.
 KNOWN_WEAKER = {"lock/flock"}
 
 
-def doctor(folder: Path, engine: str = "") -> subprocess.CompletedProcess[str]:
+BECOME = f"""
+import os, sys
+from pathlib import Path
+from stoker.linux import privileges
+privileges.give_up("", {ORDINARY}, [*privileges.own_code(), Path(os.environ["TMPDIR"])])
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def doctor(folder: Path, engine: str = "", is_ordinary: bool = False) -> subprocess.CompletedProcess[str]:
     """`stoker doctor --walls`, as one types it, with its folder in this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER_", "DOCKER_"))}
     environment = kept | {
         "PYTHONPATH": str(SOURCE),
         "TMPDIR": str(folder),
+        "HOME": str(folder),
         "DOCKER_HOST": engine or "unix:///no/such/engine",
     }
+    become = ["-c", BECOME] if is_ordinary else []
+    if is_ordinary:
+        os.chown(folder, ORDINARY, ORDINARY)
     return subprocess.run(
-        [sys.executable, "-m", "stoker", "doctor", "--walls", "--json"],
+        [sys.executable, *become, "-m", "stoker", "doctor", "--walls", "--json"],
         env=environment,
         capture_output=True,
         text=True,
@@ -48,10 +63,20 @@ def doctor(folder: Path, engine: str = "") -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one look saw, and left behind."""
-    folder = tmp_path_factory.mktemp("walls")
+    return look(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def seen_by_a_user(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same for an ordinary user."""
+    return look(tmp_path_factory, is_ordinary=os.geteuid() == 0)
+
+
+def look(folders: pytest.TempPathFactory, is_ordinary: bool = False) -> dict[str, Any]:
+    folder = folders.mktemp("walls")
     for path in (folder, *folder.parents[:2]):
         path.chmod(0o755)
-    done = doctor(folder)
+    done = doctor(folder, is_ordinary=is_ordinary)
     assert done.stdout, done.stderr
     marks = [str(folder), "walls-forked", "walls-executed", "stoker-trace"]
     left = [*leaks.left(marks), *map(str, folder.iterdir())]
@@ -67,8 +92,9 @@ def require(name: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_what_is_seen_from_inside_is_what_is_promised(seen: dict[str, Any], name: str) -> None:
-    column = seen["columns"].get(name)
+def test_what_is_seen_from_inside_is_what_is_promised(request: pytest.FixtureRequest, name: str) -> None:
+    look = request.getfixturevalue("seen_by_a_user" if name.endswith(WITHOUT_ROOT) else "seen")
+    column = look["columns"].get(name)
     if column is None:
         pytest.skip(f"{name} is for another user than this one")
     if column["problem"]:
@@ -85,8 +111,8 @@ def test_a_look_says_with_its_exit_code_whether_the_default_is_as_promised(seen:
     assert seen["kept"] == kept
 
 
-def test_a_look_leaves_nothing_behind(seen: dict[str, Any]) -> None:
-    assert seen["left"] == []
+def test_a_look_leaves_nothing_behind(seen: dict[str, Any], seen_by_a_user: dict[str, Any]) -> None:
+    assert seen["left"] + seen_by_a_user["left"] == []
 
 
 def test_no_probe_is_at_a_loss(seen: dict[str, Any]) -> None:

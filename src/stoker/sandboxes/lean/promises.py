@@ -63,4 +63,11 @@ ROOT = {
     "locks on shared files": "shared; denied EACCES: lease",
 }
 
-PROMISES = {"lean": ROOT}
+# Its user is whoever started the node: so the first process is his as well, of whose descriptors he sees the
+# numbers and no more.
+WITHOUT_ROOT = ROOT | {
+    "user as the machine knows it": "shared",
+    "the first process": "denied EACCES; allowed: fd",
+}
+
+PROMISES = {"lean": ROOT, "lean without root": WITHOUT_ROOT}

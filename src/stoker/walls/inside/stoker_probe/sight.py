@@ -238,7 +238,8 @@ def see_processes(question: Question) -> str:
 
 def see_first_process(question: Question, name: str) -> str:
     path = "/proc/1/" + name
-    return attempt(os.listdir, path) if name == "fd" else attempt(read_byte, path)
+    looks: Dict[str, Callable[..., Any]] = {"fd": os.listdir, "fd/0": os.readlink}
+    return attempt(looks.get(name, read_byte), path)
 
 
 def read_byte(path: str) -> None:
@@ -347,7 +348,7 @@ def probes(given: Set[str], opened: Dict[int, str]) -> Dict[str, Tuple[Any, ...]
     found.update(("capabilities/" + name, (see_capabilities, name)) for name in "Inh Prm Eff Bnd Amb".split())
     found.update(("telling/" + name, (see_telling, name)) for name in TELLING)
     found.update(("switch/" + name, (write_switch, name)) for name in SWITCHES)
-    found.update(("first/" + name, (see_first_process, name)) for name in "mem environ fd maps".split())
+    found.update(("first/" + name, (see_first_process, name)) for name in "mem environ fd fd/0 maps".split())
     found.update(("device/" + name, (open_device, name)) for name in DANGEROUS)
     found.update(("bytes/" + place, (see_room, place, False)) for place in SCRATCH)
     found.update(("files of/" + place, (see_room, place, True)) for place in SCRATCH)
