@@ -250,6 +250,38 @@ WRONG = {
 }
 
 
+FLOODS = {
+    "logs of nobody": frame(LOG, 77, b"\1x"),
+    "logs of nothing": frame(LOG, 1),
+    "logs of single bytes": frame(LOG, 1, b"\1x"),
+    "results of nobody": frame(RESULT, 77),
+    "errors of nobody": error(77),
+    "endings of nobody": frame(EXITED, 77, EXIT.pack(0, -1, 0)),
+    "parts of nobody": frame(DATA_OUT | MORE, 77, b"x"),
+    "parts of nothing": result(1, b"", RESULT | MORE) + frame(DATA_OUT | MORE, 1),
+    "results begun again": result(1, b"x" * RESULT_BYTES, RESULT | MORE),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_that_ends_no_call_ends_the_session(flood: str) -> None:
+    session, ear, line = listen(calls=1, is_loaded=True)
+    some = FLOODS[flood] * 1000
+    for _ in range(1000):
+        if not line.is_aborted:
+            session.data_received(some)
+    assert line.is_aborted
+    assert ear.heard[-1] == ("session_ended", "a flood of frames that end no call")
+
+
+def test_what_is_said_aside_is_counted_from_each_call_anew() -> None:
+    session, ear, line = listen(calls=1, is_loaded=True)
+    for _ in range(1000):
+        session.data_received(frame(LOG, 77, b"\1x" * 1000) * 100)
+        session.call(ear.of_call(2), bytes(16), 1000, b"")
+    assert not line.is_aborted
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_lie_ends_the_session_with_the_reason(wrong: str) -> None:
     said, reason = WRONG[wrong]

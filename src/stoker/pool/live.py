@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import socket
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -71,6 +72,8 @@ class Live:
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._fds = (sandbox.stdout, sandbox.stderr)
+        self._unread: list[int] = []
+        """Streams that nobody reads until the next call comes: there was enough of them already."""
         self._early: list[tuple[int, bytes]] = []
         self._is_over = False
         self._load_error: FunctionError | None = None
@@ -86,6 +89,8 @@ class Live:
 
     async def connect(self) -> None:
         """Start the conversation and tell the runtime what to load."""
+        # Urgent bytes lie in the stream as all others do; else they would wake us and could not be read.
+        self.sandbox.channel.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         await self._loop.create_unix_connection(lambda: self.session, sock=self.sandbox.channel)
         for fd in self._fds:
             self._poll.register(fd, select.POLLIN)
@@ -108,10 +113,17 @@ class Live:
             number = self.session.call(guest, invocation, budget_ms, event)
         self.guests[number] = guest
         if self._early:
-            early, self._early = self._early, []
-            for stream, data in early:
-                guest.wrote(stream, data)
+            self._hand_over(guest)
         return number
+
+    def _hand_over(self, guest: Guest) -> None:
+        """What was written while nobody was inside belongs to the next call."""
+        early, self._early = self._early, []
+        for stream, data in early:
+            guest.wrote(stream, data)
+        while self._unread and not self._is_over:
+            fd = self._unread.pop()
+            self._loop.add_reader(fd, self._read, fd)
 
     def _queue(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes) -> int:
         """Calls that queue in one turn of the event loop go in together: the sandbox is woken once."""
@@ -195,9 +207,17 @@ class Live:
         guest = next(iter(self.guests.values()), None)
         if guest is not None:
             guest.wrote(stream, data)
-        elif sum(len(part) for _, part in self._early) < READ_BYTES:
+        else:
             # Written while nobody is inside, for example at import: the next call gets it.
             self._early.append((stream, data))
+            if sum(len(part) for _, part in self._early) >= READ_BYTES:
+                self._leave_unread(fd)
+
+    def _leave_unread(self, fd: int) -> None:
+        """Who writes on without a call waits for the next one, instead of having the node read for ever."""
+        if fd not in self._unread:
+            self._loop.remove_reader(fd)
+            self._unread.append(fd)
 
     def _stop_reading(self) -> None:
         for fd in self._fds:

@@ -30,6 +30,10 @@ LOAD_TIME = struct.Struct("!Q")
 
 SLACK = MEBIBYTE  # what a frame may be longer than the largest result: heads, an error's stack
 MAX_ERROR = MEBIBYTE
+# What may be said beside the ends of calls from one call's start to the next one's. A frame costs the node
+# about a microsecond, however small; of bytes for nobody there is no use at all.
+MAX_ASIDE = 16 * MEBIBYTE
+LOG_COST, WASTE_COST = 64, 256
 READ_BYTES, MAX_LAST_READS = 64 * 1024, 16  # together more than a Unix socket holds
 
 
@@ -67,6 +71,7 @@ class Session(asyncio.Protocol):
         self._buffer = bytearray()
         self._queued: list[bytes] = []
         self._last_call = 0
+        self._aside = 0
         self._transport: asyncio.Transport | None = None
         self._is_greeted = False
         self._is_loaded = False
@@ -102,6 +107,7 @@ class Session(asyncio.Protocol):
     def _take_number(self, listener: CallListener) -> int:
         self._last_call = number = self._last_call % 0xFFFFFFFF + 1
         self._calls[number] = listener
+        self._aside = 0
         return number
 
     def forget(self, number: int) -> None:
@@ -190,27 +196,36 @@ class Session(asyncio.Protocol):
             self._receive_early(kind, number, payload)
         elif kind == RESULT:
             listener = self._forget_answered(number)
-            if listener is not None:
+            if listener is None:
+                self._count(WASTE_COST + len(payload))
+            else:
                 run_ns, cpu_ns = TIMES.unpack_from(payload)
                 listener.answered(run_ns, cpu_ns, payload[TIMES.size :])
         elif kind == LOG:
-            if number in self._calls and payload:
-                self._calls[number].wrote(payload[0], payload[1:])
-        elif kind == ERROR and number:
-            listener = self._forget_answered(number)
-            run_ns, cpu_ns = TIMES.unpack_from(payload)
-            error = _read_error(payload)
-            if listener is not None:
-                listener.raised(run_ns, cpu_ns, error)
-        elif kind == EXITED:
-            listener = self._forget_answered(number)
-            exit_code, signal, cpu_ns = EXIT.unpack(payload)
-            if listener is not None:
-                listener.exited(exit_code, signal, cpu_ns)
+            self._receive_log(number, payload)
+        elif kind == EXITED or (kind == ERROR and number):
+            self._receive_bad_end(kind, number, payload)
         elif kind in (RESULT | MORE, DATA_OUT | MORE, DATA_OUT):
             self._receive_part(kind, number, payload)
         else:
             self._end(f"a frame of kind {kind:#x}, unknown or too late")
+
+    def _receive_log(self, number: int, payload: bytes) -> None:
+        if number in self._calls and payload:
+            self._calls[number].wrote(payload[0], payload[1:])
+            self._count(LOG_COST)
+        else:
+            self._count(WASTE_COST + len(payload))
+
+    def _receive_bad_end(self, kind: int, number: int, payload: bytes) -> None:
+        listener = self._forget_answered(number)
+        if listener is None:
+            self._count(WASTE_COST + len(payload))
+        elif kind == EXITED:
+            listener.exited(*EXIT.unpack(payload))
+        else:
+            run_ns, cpu_ns = TIMES.unpack_from(payload)
+            listener.raised(run_ns, cpu_ns, _read_error(payload))
 
     def _receive_early(self, kind: int, number: int, payload: bytes) -> None:
         """What may come before any call's end, each at most once and in this order."""
@@ -237,10 +252,13 @@ class Session(asyncio.Protocol):
 
     def _receive_part(self, kind: int, number: int, payload: bytes) -> None:
         if number not in self._calls:
+            self._count(WASTE_COST + len(payload))
             return
         if kind == RESULT | MORE:
+            before = len(self._parts[number][2]) if number in self._parts else 0
             run_ns, cpu_ns = TIMES.unpack_from(payload)
             self._parts[number] = (run_ns, cpu_ns, bytearray(payload[TIMES.size :]))
+            self._count(WASTE_COST + before)
             return
         if number not in self._parts:
             self._end(f"a part of a result that was not begun, in a frame of kind {kind:#x}")
@@ -253,6 +271,14 @@ class Session(asyncio.Protocol):
             listener = self._forget_answered(number)
             assert listener is not None
             listener.answered(run_ns, cpu_ns, bytes(joined))
+        else:
+            self._count(WASTE_COST)
+
+    def _count(self, cost: int) -> None:
+        """Bear what ends no call, up to a measure: it takes the node's time, which is everybody's."""
+        self._aside += cost
+        if self._aside > MAX_ASIDE:
+            self._end("a flood of frames that end no call")
 
     def _forget_answered(self, number: int) -> CallListener | None:
         """The listener of a call that ends here; nobody hears of it again."""
