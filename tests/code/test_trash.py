@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stoker.code.trash import Trash, remove
+from stoker.code.trash import Trash
+from stoker.linux.removal import remove
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ async def test_the_leftovers_of_an_earlier_life_go_at_the_start(tmp_path):
 CLOSED = """
 import os, sys
 from pathlib import Path
-from stoker.code.trash import remove
+from stoker.linux.removal import remove
 os.setresgid(64321, 64321, 64321); os.setresuid(64321, 64321, 64321)
 trash = Path(sys.argv[1])
 (trash / "x/a/b").mkdir(parents=True)

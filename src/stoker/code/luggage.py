@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from stoker.errors import SettingsError
+from stoker.linux.removal import remove
 from stoker.sandboxes.contract import Show
 from stoker.types import MEBIBYTE
 
@@ -38,7 +39,8 @@ class Luggage:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        _clear(self._folder)
+        with suppress(FileNotFoundError):  # nothing of an earlier start, nor what somebody put in its place
+            remove(self._folder.parent, self._folder.name)
         self._folder.mkdir(0o700)
         self._descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if os.fstat(self._descriptor).st_uid != os.geteuid():
@@ -111,14 +113,6 @@ class Luggage:
         for folder in linked_folders(path):
             self.show_folder(folder)
         return word if is_url else str(path)
-
-
-def _clear(folder: Path) -> None:
-    """Nothing of an earlier start, nor what somebody put in its place."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
 
 
 def linked_folders(index: Path) -> set[Path]:

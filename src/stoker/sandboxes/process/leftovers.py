@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from stoker.linux.removal import is_part, remove
 
 PATIENCE_MS = 2000  # for a killed process to be gone; one that waits for a dead disk may take for ever
 
@@ -20,8 +22,10 @@ def sweep(root: Path, name: str = "") -> None:
     marker = os.fsencode(f"TMPDIR={root}/{name}")
     for pid in _find_marked(marker, is_whole=bool(name)):
         _kill_and_wait(pid)
-    for folder in [root / name] if name else _folders(root):
-        shutil.rmtree(folder, ignore_errors=True)
+    for entry in _folders(root):
+        if not name or is_part(entry, name):
+            with suppress(OSError):
+                remove(root, entry)
 
 
 def _kill_and_wait(pid: int) -> None:
@@ -55,5 +59,6 @@ def _environment(pid: str) -> list[bytes]:
         return []
 
 
-def _folders(root: Path) -> list[Path]:
-    return [folder for folder in root.iterdir() if folder.is_dir()]
+def _folders(root: Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]

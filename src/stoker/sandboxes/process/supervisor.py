@@ -17,14 +17,15 @@ import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, NoReturn
 
-from stoker.linux.syscalls import prctl
+from stoker.linux.removal import remove
+from stoker.linux.syscalls import close_range, prctl
 from stoker.sandboxes.process import family
 
 PR_SET_PDEATHSIG = 1
@@ -89,7 +90,8 @@ class Supervisor:
             self._tell(started=self._main, supervisor=os.getpid())
             self._watch()
             self._end()
-        shutil.rmtree(self._order["scratch"], ignore_errors=True)
+        with suppress(OSError):
+            remove(*os.path.split(self._order["scratch"]))
         self._tell(gone=True)
 
     def _tell(self, **message: object) -> None:
@@ -212,5 +214,8 @@ def main() -> None:
     """The keeper, as a program: its last argument is the descriptor of its link to the node."""
     link = int(sys.argv[-1])
     os.set_inheritable(link, False)
+    # Who started us may have left more open than was asked of it: uvloop keeps copies of our 0, 1 and 2.
+    os.closerange(3, link)
+    close_range(link + 1)
     keep(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=link))
     sys.exit(0)
