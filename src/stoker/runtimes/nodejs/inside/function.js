@@ -80,7 +80,7 @@ class LoadedFunction {
     try {
       text = toJson(value);
     } catch (error) {
-      const problem = `the handler's result is not JSON: ${error.message}`;
+      const problem = `the handler's result is not JSON: ${this.teller.tell(error)[1]}`;
       return writeError(number, runMs, cpuMs, ['BadResult', problem, '']);
     }
     const bytes = Buffer.byteLength(text);

@@ -32,7 +32,7 @@ class Teller:
         """An exception's type, message and stack."""
         try:
             message = str(error)
-        except Exception as broken:
+        except BaseException as broken:
             message = f"(its message cannot be had: {type(broken).__name__})"
         return type(error).__name__, self._hide(message), self._hide(self._format(error))
 
@@ -41,7 +41,7 @@ class Teller:
 
         try:
             lines = traceback.format_exception(type(error), error, _without_own(error.__traceback__))
-        except Exception as broken:
+        except BaseException as broken:
             return f"{type(error).__name__} (its traceback cannot be had: {type(broken).__name__})\n"
         return "".join(lines)
 
