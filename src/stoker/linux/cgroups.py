@@ -96,9 +96,16 @@ class Group:
 
     def joining(self) -> list[int]:
         """Descriptors to join by; the caller closes them."""
-        if self.is_version_2:
-            return [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in self._folders.values()]
-        return [os.open(folder / "tasks", os.O_WRONLY) for folder in self._folders.values()]
+        flags = os.O_RDONLY | os.O_DIRECTORY if self.is_version_2 else os.O_WRONLY
+        descriptors: list[int] = []
+        try:
+            for folder in self._folders.values():
+                descriptors.append(os.open(folder if self.is_version_2 else folder / "tasks", flags))
+        except OSError:
+            while descriptors:
+                os.close(descriptors.pop())
+            raise
+        return descriptors
 
     def bound(self, bounds: Bounds) -> None:
         """Set every limit that the machine knows."""

@@ -81,7 +81,12 @@ def _enter_new() -> tuple[int, int]:
     """Be in a new namespace; its descriptor, and one that tells of its interfaces to whoever reads it."""
     unshare(CLONE_NEWNET)
     _raise_loopback()
-    return os.open(OWN, os.O_RDONLY), os.open("/proc/self/net/dev", os.O_RDONLY)
+    namespace = os.open(OWN, os.O_RDONLY)
+    try:
+        return namespace, os.open("/proc/self/net/dev", os.O_RDONLY)
+    except OSError:
+        os.close(namespace)
+        raise
 
 
 def _make_in_child() -> tuple[int, int]:

@@ -111,6 +111,16 @@ class Sandbox:
 
     def make(self) -> tuple[Fork, tuple[int, ...]]:
         """Get everything; what to order, with descriptors that are the order's. After `OSError`: `clear`."""
+        given: list[int] = []
+        try:
+            return self._take(given), tuple(given)
+        except OSError:
+            while given:
+                os.close(given.pop())
+            raise
+
+    def _take(self, given: list[int]) -> Fork:
+        """What to order; each descriptor is in `given` as soon as there is it."""
         means, order = self._means, self.order
         self._slot = means.slots.take()
         user = means.user_of(self._slot)
@@ -118,18 +128,20 @@ class Sandbox:
         self._take_sources()
         is_alone = owner == user or self._has_mapped(owner, user)
         namespace = means.users.of(user if is_alone else owner, self._slot)
-        joining = self._join_group()
+        group = self._make_group()
+        self._open_ends(given)
         self._network = -1 if order.flags & HOST_NETWORK else means.networks.take()
-        network = os.dup(means.networks.host if self._network < 0 else self._network)
-        fork = Fork(
+        given.append(os.dup(means.networks.host if self._network < 0 else self._network))
+        given.append(os.dup(namespace))
+        given += group.joining()
+        return Fork(
             order.scratch_bytes,
             order.scratch_inodes,
             order.scratch_bytes,
             self._most_processes() if is_alone and means.bounds_processes else 0,
-            self._group is not None and self._group.is_version_2,
+            group.is_version_2,
             self._network < 0,
         )
-        return fork, (*self._open_ends(), network, os.dup(namespace), *joining)
 
     def _find_owner(self) -> User | None:
         """Whose the workspace is, if there is one: what a build leaves belongs to him.
@@ -166,12 +178,12 @@ class Sandbox:
             self._trees.append((copy, target))
         self._close_sources()
 
-    def _join_group(self) -> list[int]:
+    def _make_group(self) -> Group:
         group = self._means.groups.group(self.group_name.decode())
         group.make()
         self._group = group
         group.bound(self._bounds())
-        return group.joining()
+        return group
 
     def _most_processes(self) -> int:
         """Of its user id: one more than its cgroup takes, so that the one that counts refuses first."""
@@ -181,18 +193,22 @@ class Sandbox:
     def _bounds(self) -> Bounds:
         return Bounds(self.order.memory_bytes, self.order.pids + OUR_PROCESSES, self.order.millicpus)
 
-    def _open_ends(self) -> tuple[int, int, int, int, int]:
-        """Make the channel, both outputs, permits and the private socket; returns the ends that go inside."""
+    def _open_ends(self, given: list[int]) -> None:
+        """Make the channel, both outputs, permits and the private socket."""
         ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.private, private = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        out, stdout = os.pipe()
-        err, stderr = os.pipe()
-        granting, permits = make_permits()
-        self._ends = [ours.detach(), out, err, granting]
+        self._share(ours.detach(), channel.detach(), given)
+        for _ in ("stdout", "stderr"):
+            self._share(*os.pipe(), given)
+        self._share(*make_permits(), given)
         for end in self._ends:
             os.set_blocking(end, False)
+        self.private, private = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        given.append(private.detach())
         self.private.setblocking(False)
-        return channel.detach(), stdout, stderr, permits, private.detach()
+
+    def _share(self, ours: int, inside: int, given: list[int]) -> None:
+        self._ends.append(ours)
+        given.append(inside)
 
     def assign(self) -> None:
         """Move in the function's folders. HOLDS: its program has not been released."""

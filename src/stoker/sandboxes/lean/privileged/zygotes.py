@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -138,10 +139,19 @@ class Nursery:
         elif kind == BROKEN:
             self._trouble = body.decode(errors="replace")
         elif kind == FORKED:
-            self._owner.forked(number, FORKED_BODY.unpack(body)[0], descriptors[0])
+            self._forked(number, FORKED_BODY.unpack(body)[0], descriptors)
         elif kind == REFUSED:
             self._owner.refused(number, body.decode(errors="replace"))
         self._send_waiting()
+
+    def _forked(self, number: int, pid: int, descriptors: list[int]) -> None:
+        if descriptors:
+            self._owner.forked(number, pid, descriptors[0])
+            return
+        # The kernel drops what there is no room for. The child is ours, and nobody else will wait for it.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self._owner.refused(number, os.strerror(errno.EMFILE))
 
     def _end(self) -> None:
         assert self._control is not None
