@@ -36,6 +36,14 @@ class Counts(NamedTuple):
     memory_peak_bytes: int | None = None
     cpu_ns: int | None = None
 
+    def filled_up(self, oom_kills: int, memory_peak_bytes: int, cpu_ns: int) -> Counts:
+        """With what was found out in other ways where the machine does not count."""
+        return self._replace(
+            oom_kills=oom_kills if self.oom_kills is None else self.oom_kills,
+            memory_peak_bytes=memory_peak_bytes if self.memory_peak_bytes is None else self.memory_peak_bytes,
+            cpu_ns=cpu_ns if self.cpu_ns is None else self.cpu_ns,
+        )
+
 
 class Counter(NamedTuple):
     """Where one of the `Counts` stands."""
@@ -83,12 +91,13 @@ class Group:
     """One group, in as many trees as it takes. Known by its path alone: any process may look at it."""
 
     def __init__(self, trees: tuple[Tree, ...], path: str) -> None:
+        self._path = path
         self._folders = {tree: tree.root / path for tree in trees}
         self._folder = {name: self._folders[tree] for tree in trees for name in tree.controllers}
         self.is_version_2 = any(tree.version == 2 for tree in trees)
 
     def __repr__(self) -> str:
-        return f"<Group {', '.join(map(str, self._folders.values())) or 'of nothing'}>"
+        return f"<Group {self._path} in {', '.join(str(tree.root) for tree in self._folders) or 'no tree'}>"
 
     def make(self) -> None:
         for folder in self._folders.values():
@@ -289,6 +298,11 @@ class Groups:
     @property
     def controllers(self) -> frozenset[str]:
         return frozenset().union(*(tree.controllers for tree in self.trees))
+
+    @property
+    def counts_use(self) -> bool:
+        """Whether they tell of both processor time and memory."""
+        return "memory" in self.controllers and not self.controllers.isdisjoint({"cpu", "cpuacct"})
 
     def keep(self, controllers: frozenset[str]) -> None:
         """Forget the trees without any of these: what another process found to work."""

@@ -8,6 +8,7 @@ import select
 import signal
 import time
 from collections.abc import Collection
+from typing import NamedTuple
 
 from stoker.linux.syscalls import PR_SET_CHILD_SUBREAPER, pidfd_open, pidfd_send_signal, prctl
 
@@ -90,7 +91,18 @@ def end_children(patience_s: float) -> list[int]:
     return []
 
 
-def reap(pid: int) -> int | None:
-    """The wait status of a child that has ended, once; None while it lives."""
-    reaped, status = os.waitpid(pid, os.WNOHANG)
-    return status if reaped else None
+class Reaped(NamedTuple):
+    """How a child ended; what it used, and everything that it, and who had it for a reaper, waited for."""
+
+    status: int
+    cpu_ns: int
+    peak_bytes: int
+    """What was resident in the largest of them."""
+
+
+def reap(pid: int) -> Reaped | None:
+    """A child that has ended, once; None while it lives."""
+    reaped, status, used = os.wait4(pid, os.WNOHANG)
+    if not reaped:
+        return None
+    return Reaped(status, int((used.ru_utime + used.ru_stime) * 1e9), used.ru_maxrss * 1024)

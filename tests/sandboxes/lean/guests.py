@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from stoker.sandboxes.contract import Launch, Sandbox, Show
 from stoker.sandboxes.lean import Backend
 
@@ -34,6 +36,8 @@ def launch(fork: bool = True, argv: tuple[str, ...] | None = None, name: str = "
         fork=SERVER_INSIDE if fork else None,
     )
 
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to be another user outside")
 
 FORKED, EXECUTED = launch(), launch(fork=False)
 MISSING = launch(fork=False, argv=("/no/such/program",), name="missing")
@@ -141,3 +145,10 @@ def cgroups_of(node_id: str) -> list[str]:
 
 def children_of(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_init(pid: int) -> bool:
+    line = next(
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid")
+    )
+    return line.split()[-1] == "1"

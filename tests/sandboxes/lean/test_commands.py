@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import leaks
-from sandboxes.lean.guests import FORKED, hello, run
+from sandboxes.lean.guests import FORKED, hello, only_root, run
 from stoker.linux import privileges
 from stoker.sandboxes.contract import SandboxSpec
 from stoker.sandboxes.lean import Backend
@@ -136,6 +136,7 @@ async def test_ending_what_was_never_made_ends_nothing(lean: Backend) -> None:
     await sandbox.destroy()
 
 
+@only_root
 @pytest.mark.parametrize("folder", ["/", "/etc", "/proc"])
 def test_a_node_that_was_taken_over_cannot_have_what_is_not_its_own_written(
     unopened: Backend, folder: str, nothing_left: None

@@ -93,14 +93,14 @@ answer = True
 
 @BOTH
 async def test_too_much_memory_is_told_for_certain(make: Make, lean: Backend, launch: Launch) -> None:
-    if not lean.abilities.limits_memory:
-        pytest.skip("no memory cgroup on this machine")
     sandbox = await make(launch, memory_mb=32)
     await order(sandbox, "kept = bytearray(200 << 20)")
     ending = await sandbox.ended
     assert (ending.signal, ending.out_of_memory, ending.destroyed) == (signal.SIGKILL, True, False)
     assert ending.usage.memory_peak_bytes is not None
-    assert 30 * MEBIBYTE <= ending.usage.memory_peak_bytes <= 32 * MEBIBYTE
+    assert ending.usage.memory_peak_bytes >= 30 * MEBIBYTE
+    if "memory" in lean._groups.controllers:  # else much may be taken between two looks
+        assert ending.usage.memory_peak_bytes <= 32 * MEBIBYTE
 
 
 async def test_memory_asked_for_but_never_touched_costs_nothing(make: Make) -> None:
@@ -109,16 +109,12 @@ async def test_memory_asked_for_but_never_touched_costs_nothing(make: Make) -> N
 
 
 async def test_a_file_in_scratch_counts_as_memory(make: Make, lean: Backend) -> None:
-    if not lean.abilities.limits_memory:
-        pytest.skip("no memory cgroup on this machine")
     sandbox = await make(memory_mb=32, scratch_mb=64)
     await order(sandbox, "open('/tmp/file', 'wb').write(bytes(1 << 20) * 64)")
     assert (await sandbox.ended).out_of_memory
 
 
 async def test_a_child_killed_for_memory_is_counted_and_the_sandbox_lives(make: Make, lean: Backend) -> None:
-    if not lean.abilities.limits_memory:
-        pytest.skip("no memory cgroup on this machine")
     sandbox = await make(memory_mb=48)
     source = """
 import os
@@ -178,8 +174,6 @@ async def test_a_program_that_stops_itself_is_destroyed(make: Make) -> None:
 
 
 async def test_processor_time_and_peak_memory_are_measured(make: Make, lean: Backend) -> None:
-    if not lean.abilities.measures:
-        pytest.skip("no cgroup that counts on this machine")
     sandbox = await make()
     before = sandbox.usage()
     await run(sandbox, "import time\nkept = bytearray(20 << 20)\nwhile time.process_time() < 0.1: pass")

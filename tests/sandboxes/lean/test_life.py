@@ -23,7 +23,9 @@ from sandboxes.lean.guests import (
     hello,
     helper_of,
     helper_pid,
+    is_init,
     launch,
+    only_root,
     order,
     run,
     user_of,
@@ -124,7 +126,7 @@ async def test_a_name_that_could_be_a_path_is_refused(lean: Backend, id: str) ->
 async def test_thirty_at_once_are_thirty_sandboxes(make: Make) -> None:
     sandboxes = await asyncio.gather(*[make() for _ in range(30)])
     users = await asyncio.gather(*[user_of(sandbox) for sandbox in sandboxes])
-    assert len(set(users)) == 30
+    assert len(set(users)) == (30 if os.geteuid() == 0 else 1)
     await asyncio.gather(*[sandbox.destroy() for sandbox in sandboxes])
 
 
@@ -180,13 +182,6 @@ async def test_a_zygote_that_is_killed_is_started_anew(make: Make, lean: Backend
             pass  # it was ordered from the one that had been killed
     assert await run(after, "answer = 1") == 1
     assert await run(before, "answer = 1") == 1
-
-
-def is_init(pid: int) -> bool:
-    line = next(
-        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid")
-    )
-    return line.split()[-1] == "1"
 
 
 async def test_when_the_helper_is_killed_every_sandbox_is_lost_and_new_ones_can_be_made(
@@ -336,7 +331,7 @@ def test_when_the_node_is_killed_the_helper_removes_everything(
 ) -> None:
     assert node.stdout is not None
     assert int(node.stdout.readline()) > 0
-    assert len(cgroups_of(node_id)) > 0
+    assert len(cgroups_of(node_id)) > 0 or os.geteuid() != 0
     node.kill()
     node.wait()
     node.stdout.close()
@@ -356,7 +351,7 @@ async def test_when_all_are_killed_the_next_start_removes_what_is_left(
     node.wait()
     node.stdout.close()
     assert [thing for thing in leaks.left([node_id]) if thing.startswith("process")] == []
-    assert len(cgroups_of(node_id)) > 0
+    assert len(cgroups_of(node_id)) > 0 or os.geteuid() != 0
     backend = Backend(Settings(node_id=node_id, spares=0), (FORKED,))
     await backend.open()
     assert cgroups_of(node_id) == []
@@ -380,6 +375,7 @@ async def test_one_that_was_prepared_but_never_opened_can_be_closed(unopened: Ba
     assert leaks.left([node_id]) == []
 
 
+@only_root
 async def test_a_fault_of_the_helper_is_an_error_and_leaves_nothing(node_id: str, unopened: Backend) -> None:
     backend = Backend(Settings(node_id=node_id, uid_base=-1), (FORKED,))
     await backend.open()
@@ -423,6 +419,7 @@ print("held", os.readlink("/proc/self/ns/mnt") != before)
 """
 
 
+@only_root
 def test_everything_works_after_the_node_has_given_root_up(
     unopened: Backend, node_id: str, folder: Path
 ) -> None:

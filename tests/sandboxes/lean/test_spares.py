@@ -12,7 +12,17 @@ import pytest
 
 import leaks
 from sandboxes.lean.conftest import Make
-from sandboxes.lean.guests import EXECUTED, FORKED, Raised, children_of, hello, helper_pid, run, user_of
+from sandboxes.lean.guests import (
+    EXECUTED,
+    FORKED,
+    Raised,
+    children_of,
+    hello,
+    helper_pid,
+    is_init,
+    run,
+    user_of,
+)
 from stoker.sandboxes.contract import Launch, Sandbox, SandboxSpec
 from stoker.sandboxes.lean import Backend
 from stoker.types import Limits
@@ -21,18 +31,18 @@ BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: 
 
 
 def was_spare(sandbox: Sandbox) -> bool:
-    return "Spare-" in repr(sandbox._gauges)  # type: ignore[attr-defined]
+    return "Spare-" in repr(sandbox.traces)  # type: ignore[attr-defined]
 
 
 def waiting(backend: Backend) -> list[int]:
     """The first processes of spares that have come as far as they come by themselves."""
-    return [pid for pid in children_of(helper_pid(backend)) if _is_waiting(pid)]
+    given = {sandbox.traces.pid for sandbox in backend._sandboxes.values()}
+    return [pid for pid in children_of(helper_pid(backend)) if pid not in given and _is_waiting(pid)]
 
 
 def _is_waiting(pid: int) -> bool:
     try:
-        group = Path(f"/proc/{pid}/cgroup").read_text()
-        return "/Spare-" in group and len(children_of(pid)) == 1
+        return is_init(pid) and len(children_of(pid)) == 1
     except OSError:
         return False
 
@@ -50,7 +60,7 @@ async def test_whoever_comes_second_gets_a_spare(make: Make, lean: Backend, laun
     second = await make(launch)
     assert (was_spare(first), was_spare(second)) == (False, True)
     users = [await user_of(sandbox) for sandbox in (first, second)]
-    assert users[0] != users[1]
+    assert users[0] != users[1] or os.geteuid() != 0
 
 
 @BOTH
@@ -104,7 +114,8 @@ async def test_other_bounds_of_scratch_are_never_a_spares(make: Make, lean: Back
 
 
 async def test_a_build_is_never_given_a_spare(make: Make, lean: Backend, folder: Path) -> None:
-    os.chown(folder, 64_000, 64_000)
+    if os.geteuid() == 0:
+        os.chown(folder, 64_000, 64_000)
     await make()
     await wait_for_spares(lean)
     assert not was_spare(await make(workspace=folder))
@@ -114,7 +125,7 @@ async def test_spares_are_as_many_as_wanted_and_no_more(make: Make, lean: Backen
     taken = 0
     for _ in range(4):
         taken += was_spare(await make())
-        assert len(await wait_for_spares(lean, taken + 2)) == taken + 2
+        assert len(await wait_for_spares(lean)) == 2
     assert taken == 3
 
 

@@ -34,8 +34,11 @@ from stoker.sandboxes.lean.packets import (
     HAS_CODE,
     HAS_WORKSPACE,
     HOST_NETWORK,
+    KILLED,
+    KILLED_BODY,
     LOST,
     MADE,
+    MADE_BODY,
     MAKE,
     MAKE_BODY,
     READY,
@@ -44,7 +47,7 @@ from stoker.sandboxes.lean.packets import (
 )
 from stoker.sandboxes.lean.policy import POLICY
 from stoker.sandboxes.lean.problems import find_problems, kernel
-from stoker.sandboxes.lean.sandbox import Sandbox, ending_of
+from stoker.sandboxes.lean.sandbox import Sandbox, Traces, ending_of
 from stoker.sandboxes.lean.settings import Settings
 from stoker.types import MEBIBYTE, Ending, Limits, Network
 
@@ -116,9 +119,9 @@ class Backend(contract.Backend):
         # has none a user namespace, which before Linux 5.14 did not count.
         return Abilities(
             walls=True,
-            limits_memory="memory" in found,
+            limits_memory=True,  # by a cgroup, or else by watching
             limits_pids=os.geteuid() == 0 or kernel() >= (5, 14) or "pids" in found,
-            measures="memory" in found and not found.isdisjoint({"cpu", "cpuacct"}),
+            measures=True,
         )
 
     def problems(self) -> list[Problem]:
@@ -266,7 +269,9 @@ class Backend(contract.Backend):
 
     def heard(self, kind: int, number: int, body: bytes, descriptors: list[int]) -> None:
         if kind == MADE:
-            self._made(number, body.decode(), descriptors)
+            self._made(number, body, descriptors)
+        elif kind == KILLED:
+            self._sandboxes[number].traces.oom_kills = KILLED_BODY.unpack(body)[0]
         elif kind == ENDED:
             sandbox = self._sandboxes.pop(number)
             self._ids.discard(sandbox.id)
@@ -280,11 +285,13 @@ class Backend(contract.Backend):
         else:
             self._heard_of_helper(kind, body.decode(errors="replace"))
 
-    def _made(self, number: int, group: str, descriptors: list[int]) -> None:
-        """`group` is the name of its cgroup, which for one that was a spare is not its own."""
+    def _made(self, number: int, body: bytes, descriptors: list[int]) -> None:
+        """The name of its cgroup is not its own when it was a spare."""
+        assert self._link is not None
         order = self._orders.pop(number)
-        cgroup = self._groups.group(group)
-        sandbox = Sandbox(order.spec.id, descriptors, cgroup, lambda: self._destroy(number))
+        (pid,), group = MADE_BODY.unpack_from(body), body[MADE_BODY.size :].decode()
+        traces = Traces(pid, self._groups.group(group), self._link.read)
+        sandbox = Sandbox(order.spec.id, descriptors, traces, lambda: self._destroy(number))
         self._sandboxes[number] = sandbox
         order.sandbox.set_result(sandbox)
 

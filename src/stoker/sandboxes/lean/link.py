@@ -29,7 +29,7 @@ class Link:
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.is_open = True
         end.setblocking(False)
-        self._loop.add_reader(end.fileno(), self._read)
+        self._loop.add_reader(end.fileno(), self.read)
 
     def __repr__(self) -> str:
         return f"<Link {'open' if self.is_open else 'closed'}, {len(self._waiting)} packets waiting>"
@@ -69,7 +69,8 @@ class Link:
         if not self._waiting:
             self._loop.remove_writer(self._end.fileno())
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Hear everything that has been said."""
         while self.is_open:
             try:
                 packet, descriptors = receive(self._end)

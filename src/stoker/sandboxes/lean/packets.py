@@ -5,7 +5,7 @@ is its kind, the next eight the number of the sandbox it is about. The helper be
 nothing but what these shapes can say; it checks each field (`take_make`).
 
     node   -> helper   MAKE, DESTROY
-    helper -> node     READY, MADE, FAILED, ENDED; its guardian: LOST
+    helper -> node     READY, MADE, KILLED, FAILED, ENDED; its guardian: LOST
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
@@ -23,7 +23,7 @@ import struct
 from typing import NamedTuple
 
 MAKE, DESTROY = 1, 2
-READY, MADE, FAILED, ENDED, LOST = 17, 18, 19, 20, 21
+READY, MADE, FAILED, ENDED, LOST, KILLED = 17, 18, 19, 20, 21, 22
 SETUP, FORK = 33, 34
 UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
 GO, RUNNING, STATUS, TROUBLE = b"G", b"R", b"S", b"T"
@@ -35,6 +35,8 @@ WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
 FORK_BODY = struct.Struct("=QIQIBB")
 ENDED_BODY = struct.Struct("=iIIqqB")
+MADE_BODY = struct.Struct("=i")  # its first process; then, to the end, the name of its cgroup
+KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
 FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB

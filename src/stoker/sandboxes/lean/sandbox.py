@@ -11,15 +11,53 @@ from collections.abc import Callable
 import msgspec
 
 from stoker.linux.cgroups import CPU, FORKS_REFUSED, MEMORY_PEAK, OOM_KILLS, Group
+from stoker.linux.family import spent
 from stoker.sandboxes import contract
 from stoker.sandboxes.lean.packets import ENDED_BODY, NOT_COUNTED, Ended
 from stoker.types import Ending, Hits, Usage
 
 
+class Traces:
+    """What a living sandbox tells of itself: by its cgroup, and where there is none by its processes."""
+
+    def __init__(self, pid: int, group: Group, hear: Callable[[], None]) -> None:
+        self.pid = pid
+        """Its first process, of which all others descend."""
+        self.oom_kills = 0
+        """As the helper has told."""
+        self._group = group
+        self._gauges = group.gauges()
+        self._hear = hear
+        self._peak_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Traces of process {self.pid} in {self._group!r}>"
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._gauges.close()
+
+    def usage(self) -> Usage:
+        peak, cpu_ns = self._gauges.read(MEMORY_PEAK), self._gauges.read(CPU)
+        if peak is None or cpu_ns is None:
+            cpu_s, largest = spent(self.pid)
+            self._peak_bytes = max(self._peak_bytes, largest)
+            peak = self._peak_bytes if peak is None else peak
+            cpu_ns = int(cpu_s * 1e9) if cpu_ns is None else cpu_ns
+        return usage_of(peak, cpu_ns)
+
+    def hits(self) -> Hits:
+        oom_kills = self._gauges.read(OOM_KILLS)
+        if oom_kills is None:
+            self._hear()  # it may have been told and not yet read
+            oom_kills = self.oom_kills
+        return Hits(oom_kills=oom_kills, forks_refused=self._gauges.read(FORKS_REFUSED) or 0)
+
+
 class Sandbox(contract.Sandbox):
     """Made by `Backend.create`."""
 
-    def __init__(self, id: str, descriptors: list[int], group: Group, end: Callable[[], None]) -> None:
+    def __init__(self, id: str, descriptors: list[int], traces: Traces, end: Callable[[], None]) -> None:
         self.id = id
         channel, *self._descriptors = descriptors
         self.channel = socket.socket(fileno=channel)
@@ -27,7 +65,7 @@ class Sandbox(contract.Sandbox):
         self.code_path = contract.CODE_PATH
         self.workspace_path = contract.WORKSPACE_PATH
         self.ended = asyncio.get_running_loop().create_future()
-        self._gauges = group.gauges()
+        self.traces = traces
         self._end = end
         self._is_closed = False
 
@@ -41,7 +79,7 @@ class Sandbox(contract.Sandbox):
             if not self.ended.done():
                 self._end()  # first: the server inside ends by itself when it sees the channel close
             self.channel.close()
-            self._gauges.close()
+            self.traces.close()
             for descriptor in self._descriptors:
                 os.close(descriptor)
         # Not the future itself: a caller that is cancelled must not take the ending from the others.
@@ -52,19 +90,13 @@ class Sandbox(contract.Sandbox):
             return self.ended.result().usage
         if self._is_closed:
             return Usage()
-        return usage_of(self._gauges.read(MEMORY_PEAK), self._gauges.read(CPU))
+        return self.traces.usage()
 
     def hits(self) -> Hits:
         if self._is_closed:
             return self.ended.result().hits if self.ended.done() else Hits()
-        is_disk_full = is_full(self._scratch)
-        if self.ended.done():
-            return msgspec.structs.replace(self.ended.result().hits, is_disk_full=is_disk_full)
-        return Hits(
-            oom_kills=self._gauges.read(OOM_KILLS) or 0,
-            forks_refused=self._gauges.read(FORKS_REFUSED) or 0,
-            is_disk_full=is_disk_full,
-        )
+        hits = self.ended.result().hits if self.ended.done() else self.traces.hits()
+        return msgspec.structs.replace(hits, is_disk_full=is_full(self._scratch))
 
 
 def is_full(folder: int) -> bool:

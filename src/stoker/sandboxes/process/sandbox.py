@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import msgspec
 
 from stoker.errors import SandboxFailed
+from stoker.linux.family import spent
 from stoker.linux.permits import make_permits
 from stoker.sandboxes import contract
-from stoker.sandboxes.process.family import spent
 from stoker.types import Ending, Hits, Usage
 
 MAX_MESSAGE = 64 * 1024

@@ -24,9 +24,9 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from stoker.linux import family
 from stoker.linux.removal import remove
 from stoker.linux.syscalls import close_range, prctl
-from stoker.sandboxes.process import family
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -136,9 +136,9 @@ class Supervisor:
         resident = sum(memory for _, memory in used)
         self._peak_bytes = max([self._peak_bytes, *(memory for _, memory in used)])
         if resident > self._memory_bytes:
-            shares = {pid: family.measure_own_share(pid) for pid in pids}
-            if sum(shares.values()) > self._memory_bytes:
-                self._kill_for_memory(max(pids, key=lambda pid: shares[pid]))
+            largest = family.find_excess(pids, self._memory_bytes)
+            if largest is not None:
+                self._kill_for_memory(largest)
         return sum(cpu for cpu, _ in used), resident
 
     def _kill_for_memory(self, pid: int) -> None:

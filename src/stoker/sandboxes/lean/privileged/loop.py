@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable
 
 QUIET_S = 0.001  # without an event for so long, the helper has time for what nobody waits for
@@ -15,6 +16,9 @@ class Loop:
         self._epoll = select.epoll()
         self._watchers: dict[int, Callable[[], object]] = {}
         self._is_over = False
+        self._every_s: float | None = None
+        self._next = 0.0
+        self._tick: Callable[[], object] = self.stop
 
     def __repr__(self) -> str:
         return f"<Loop {len(self._watchers)} watched>"
@@ -29,6 +33,11 @@ class Loop:
         del self._watchers[descriptor]
         self._epoll.unregister(descriptor)
 
+    def tick(self, every_s: float | None, call: Callable[[], object]) -> None:
+        """Call again and again, as often as there is time for it; None: no more."""
+        self._every_s, self._tick = every_s, call
+        self._next = time.monotonic()
+
     def stop(self) -> None:
         self._is_over = True
 
@@ -36,7 +45,10 @@ class Loop:
         """Until `stop`. `when_quiet` does one thing and says whether there may be another to do."""
         has_more = True
         while not self._is_over:
-            events = self._epoll.poll(QUIET_S if has_more else None)
+            events = self._epoll.poll(QUIET_S if has_more else self._every_s)
+            if self._every_s is not None and time.monotonic() >= self._next:
+                self._tick()
+                self._next = time.monotonic() + (self._every_s or 0.0)
             for descriptor, _ in events:
                 watcher = self._watchers.get(descriptor)  # None: gone since an earlier call of this round
                 if watcher is not None:

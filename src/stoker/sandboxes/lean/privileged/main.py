@@ -22,7 +22,7 @@ from typing import Any
 from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
-from stoker.linux.processes import children, reap
+from stoker.linux.processes import Reaped, children, reap
 from stoker.linux.rootless import become_root_of_own
 from stoker.linux.syscalls import pidfd_open
 from stoker.linux.users import UserNamespaces
@@ -34,7 +34,10 @@ from stoker.sandboxes.lean.packets import (
     HAS_CODE,
     HAS_WORKSPACE,
     HOST_NETWORK,
+    KILLED,
+    KILLED_BODY,
     MADE,
+    MADE_BODY,
     MAKE,
     MAKE_BODY,
     MAX_TEXT,
@@ -55,6 +58,7 @@ from stoker.sandboxes.lean.privileged.guardian import guard
 from stoker.sandboxes.lean.privileged.loop import Loop
 from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox, Slots
 from stoker.sandboxes.lean.privileged.spares import FIRST_NUMBER, Spares
+from stoker.sandboxes.lean.privileged.watch import Watch
 from stoker.sandboxes.lean.privileged.zygotes import Nursery, Start, close_all
 
 NAME = re.compile(rb"[a-z0-9_-][a-z0-9_.-]{0,63}")
@@ -97,6 +101,7 @@ class Helper:
         self._nurseries: list[Nursery] = []
         self._sandboxes: dict[int, Sandbox] = {}
         self._is_closing = False
+        self._watch: Watch | None = None
 
     def __repr__(self) -> str:
         return f"<Helper {len(self._sandboxes)} sandboxes, {len(self._nurseries)} launches>"
@@ -104,6 +109,8 @@ class Helper:
     def open(self, starts: list[Start], filters: tuple[bytes, ...], eager: int) -> None:
         """Make ready, and start the zygotes of the first `eager` launches."""
         self._means.groups.open()
+        if "memory" not in self._means.groups.controllers:
+            self._watch = Watch(self._loop, self._tell_of_kill)
         self._nurseries = [Nursery(start, filters, self._loop, self) for start in starts]
         self._loop.watch(self._link.fileno(), self._read)
         self._tell(pack(READY, 0, " ".join(sorted(self._means.groups.controllers)).encode()))
@@ -142,6 +149,8 @@ class Helper:
         close_all(descriptors)
         if kind == DESTROY and is_for_us and number in self._sandboxes:
             self._sandboxes[number].is_destroyed = True
+            if not self._means.groups.counts_use:
+                self._sandboxes[number].look_at_use()
             self._sandboxes[number].end()
 
     def _make(self, number: int, body: bytes, descriptors: list[int]) -> None:
@@ -179,9 +188,14 @@ class Helper:
 
     def _announce(self, sandbox: Sandbox) -> None:
         ends = sandbox.give_ends()
-        self._tell(pack(MADE, sandbox.number, sandbox.group_name), ends)
+        self._tell(pack(MADE, sandbox.number, MADE_BODY.pack(sandbox.pid) + sandbox.group_name), ends)
         close_all(ends)
         sandbox.is_told = True
+        if self._watch is not None:
+            self._watch.add(sandbox)
+
+    def _tell_of_kill(self, sandbox: Sandbox) -> None:
+        self._tell(pack(KILLED, sandbox.number, KILLED_BODY.pack(sandbox.oom_kills)))
 
     def make_spare(self) -> bool:
         """Make one spare, or end one that fits nothing any more; whether there may be more to do."""
@@ -266,19 +280,24 @@ class Helper:
 
     def _reap(self, sandbox: Sandbox) -> None:
         """Its first process has ended, and so, by the kernel's word, has every other."""
-        status = reap(sandbox.pid)
-        if status is None:
+        reaped = reap(sandbox.pid)
+        if reaped is None:
             return
+        if self._watch is not None:
+            self._watch.drop(sandbox)
         while sandbox.private is not None and sandbox.private.fileno() >= 0 and self._hear(sandbox):
             pass
         if sandbox.status < 0:
-            sandbox.status = status
+            sandbox.status = reaped.status
         self._loop.unwatch(sandbox.pidfd)
-        self._finish(sandbox)
+        self._finish(sandbox, reaped)
 
-    def _finish(self, sandbox: Sandbox) -> None:
+    def _finish(self, sandbox: Sandbox, reaped: Reaped | None = None) -> None:
         """Count, give everything back, and tell the node."""
         counts = sandbox.counts()
+        if reaped is not None:
+            peak, cpu_ns = max(reaped.peak_bytes, sandbox.peak_bytes), max(reaped.cpu_ns, sandbox.cpu_ns)
+            counts = counts.filled_up(sandbox.oom_kills, peak, cpu_ns)
         if sandbox.private is not None and sandbox.pid:
             self._stop_hearing(sandbox)
         sandbox.clear()

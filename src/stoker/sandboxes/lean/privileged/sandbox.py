@@ -15,6 +15,7 @@ import socket
 from typing import NamedTuple
 
 from stoker.linux.cgroups import Bounds, Counts, Group, Groups
+from stoker.linux.family import spent
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, try_map_users
 from stoker.linux.network import Networks
 from stoker.linux.permits import make_permits
@@ -95,6 +96,10 @@ class Sandbox:
         self.trouble = ""
         self.status = -1
         """The wait status of its program, when that is known."""
+        self.oom_kills = 0
+        """Of its processes we have ended that many for memory."""
+        self.cpu_ns = self.peak_bytes = 0
+        """As they were when it was last looked at."""
         self.private: socket.socket | None = None
         self._ends: list[int] = []
         self.order = order
@@ -265,6 +270,11 @@ class Sandbox:
         if kind == STATUS and len(rest) == WAIT_STATUS.size:
             return descriptors == 0 and self.is_running and self.status < 0 <= WAIT_STATUS.unpack(rest)[0]
         return False
+
+    def look_at_use(self) -> None:
+        """What it has used while its processes can be asked: those killed with the first are not counted."""
+        cpu_s, self.peak_bytes = spent(self.pid) if self.pid else (0.0, 0)
+        self.cpu_ns = int(cpu_s * 1e9)
 
     def end(self) -> None:
         """Have everything in it ended; that it has is told by its pidfd."""

@@ -1,7 +1,7 @@
-"""All processes below this one: who they are, what they use, and how to end every one of them.
+"""All processes below one that reaps them: who they are, what they use, and how to end every one of them.
 
-This process is their reaper (PR_SET_CHILD_SUBREAPER): whoever loses its parent becomes our child, a
-daemon that called `setsid` and forked twice too. So the tree below us is all there is.
+Whoever loses its parent becomes the reaper's child (PR_SET_CHILD_SUBREAPER, or it is the first of a pid
+namespace), a daemon that called `setsid` and forked twice too. So the tree below it is all there is.
 """
 
 from __future__ import annotations
@@ -62,8 +62,17 @@ def measure_reaped(pid: int) -> float:
         return 0.0
 
 
+def find_excess(pids: list[int], allowed_bytes: int) -> int | None:
+    """The largest of these processes, if all together hold more than that; None when they do not.
+
+    HOLDS: what is resident in each, shared pages and all, has been found to be more: this look is dear.
+    """
+    shares = {pid: measure_own_share(pid) for pid in pids}
+    return max(pids, key=lambda pid: shares[pid]) if sum(shares.values()) > allowed_bytes else None
+
+
 def measure_own_share(pid: int) -> int:
-    """Resident bytes, those shared with other processes only in part; dear, so only when in doubt."""
+    """Resident bytes, those shared with other processes only in part."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             lines = dict(line.split()[:2] for line in file.readlines()[1:])
