@@ -22,6 +22,7 @@ PATH_OF_A_CALL = (
     "pool/pool",
     "pool/recipes",
     "pool/live",
+    "pool/meter",
     "runtimes/wire",
 )
 

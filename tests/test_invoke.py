@@ -29,7 +29,7 @@ from stoker.pool import Pool
 from stoker.pool.recipes import Recipes
 from stoker.sandboxes import fake
 from stoker.sandboxes.contract import Launch
-from stoker.types import Function, Invocation, Limits, Outcome, Reuse, Source, Status
+from stoker.types import Function, Invocation, LimitHit, Limits, Outcome, Reuse, Source, Status
 
 FOLDER = Path("/nowhere")
 LAUNCHES = {
@@ -219,6 +219,72 @@ async def test_every_bad_end_is_told_apart(
     assert (end.status, end.error.type) == (status, type_)
     assert message in end.error.message
     assert (await house.call(key, 1)).status is Status.OK
+
+
+@pytest.mark.parametrize("reuse", [Reuse.PROCESS, Reuse.SANDBOX])
+@pytest.mark.parametrize(
+    ("event", "limit", "exit_code", "signal"),
+    [
+        ({"do": "raise"}, None, None, None),
+        ({"do": "raise", "errno": 28}, LimitHit.DISK, None, None),
+        ({"do": "raise", "is_disk_full": True}, LimitHit.DISK, None, None),
+        ({"do": "raise", "forks_refused": 2}, LimitHit.PIDS, None, None),
+        ({"do": "raise", "oom_kills": 1}, LimitHit.MEMORY, None, None),
+        ({"do": "exit", "code": 137}, None, 137, None),
+        ({"do": "exit", "code": 1, "oom_kills": 1}, LimitHit.MEMORY, 1, None),
+        ({"do": "kill", "signal": 9}, None, None, 9),
+        ({"do": "kill", "signal": 25}, LimitHit.DISK, None, 25),
+        ({"do": "kill", "signal": 64}, None, None, 64),
+        ({"do": "oom"}, LimitHit.MEMORY, None, 9),
+        ({"do": "hang"}, LimitHit.WALL_TIME, None, None),
+        ({"do": "hang", "cpu_ms": 60_000}, LimitHit.CPU_TIME, None, None),
+        ({"do": "flood"}, LimitHit.OUTPUT, None, None),
+        ({"do": "big", "bytes": 1001}, LimitHit.RESULT, None, None),
+    ],
+)
+async def test_every_end_tells_the_limit_that_was_met_and_how_the_process_ended(
+    house: House,
+    reuse: Reuse,
+    event: dict[str, Any],
+    limit: LimitHit | None,
+    exit_code: int | None,
+    signal: int | None,
+) -> None:
+    limits = Limits(timeout_s=0.5, cpu_s=30, output_bytes=100_000, result_bytes=1000)
+    key = house.shelf.put(reuse=reuse, limits=limits)
+    await house.call(key)
+    end = await house.call(key, event)
+    assert (end.limit, end.exit_code, end.signal) == (limit, exit_code, signal)
+    assert house.records[-1] == end
+
+
+async def test_a_call_ended_inside_for_its_processor_time_is_told_as_that(house: House) -> None:
+    key = house.shelf.put(reuse=Reuse.SANDBOX, limits=Limits(cpu_s=0.5))
+    ended = await house.call(key, {"do": "kill", "signal": 9, "spent_ms": 510})
+    assert (ended.status, ended.limit, ended.usage.cpu_ms) == (Status.TIMED_OUT, LimitHit.CPU_TIME, 510)
+    by_itself = await house.call(key, {"do": "kill", "signal": 9, "spent_ms": 490})
+    assert (by_itself.status, by_itself.limit) == (Status.CRASHED, None)
+    exited = await house.call(key, {"do": "exit", "code": 1, "spent_ms": 510})
+    assert (exited.status, exited.exit_code) == (Status.CRASHED, 1)
+
+
+async def test_processor_time_of_an_earlier_call_is_not_this_calls(house: House) -> None:
+    key = house.shelf.put(limits=Limits(cpu_s=1))
+    await house.call(key)
+    for _ in range(3):
+        end = await house.call(key, {"do": "sleep", "seconds": 0.06, "cpu_ms": 900})
+        assert (end.status, end.usage.cpu_ms) == (Status.OK, 900)
+
+
+async def test_every_outcome_tells_the_peak_of_memory(house: House) -> None:
+    key = house.shelf.put()
+    for event in (1, 2, {"do": "raise"}, {"do": "exit"}):
+        assert (await house.call(key, event)).usage.memory_peak_bytes == 1024 * 1024
+
+
+async def test_a_limit_met_beside_a_good_answer_is_told_too(house: House) -> None:
+    end = await house.call(house.shelf.put(), {"do": "echo", "value": 1, "oom_kills": 1})
+    assert (end.status, end.limit) == (Status.OK, LimitHit.MEMORY)
 
 
 async def test_a_function_that_raised_keeps_its_warm_sandbox(house: House) -> None:

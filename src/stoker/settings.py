@@ -85,6 +85,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     default_memory_mb: Annotated[Megabytes, _is("memory of a sandbox, unless the function says")] = 128
     default_timeout_s: Annotated[Seconds, _is("wall time of a call, unless the function says")] = 30.0
+    default_cpu_time_s: Annotated[
+        Seconds | None, _is("processor time of a call, unless the function says; none: no limit")
+    ] = None
     default_cpus: Annotated[float, Meta(ge=0.01, le=1024), _is("processors a sandbox may use")] = 1.0
     default_pids: Annotated[int, Meta(ge=1, le=4_194_304), _is("processes and threads in a sandbox")] = 64
     default_scratch_mb: Annotated[Megabytes, _is("writable space in a sandbox")] = 64

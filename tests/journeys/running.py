@@ -75,6 +75,7 @@ class RunningNode:
 
     def __init__(self, folder: Path, sandbox: str, environment: Mapping[str, str]) -> None:
         self.folder = folder
+        self.has_walls = sandbox == "lean"
         self.home = folder / "home"
         self.packages = folder / "packages"
         leaks.watch(Settings(home=self.home).node_id)

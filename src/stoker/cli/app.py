@@ -174,6 +174,7 @@ def doctor(is_walls: bool, is_json: bool, **flags: str | None) -> int:
 @click.option("--handler", help="What to call in it, for example main.lambda_handler.")
 @click.option("--memory", type=int, metavar="MB", help="Memory of one sandbox.")
 @click.option("--timeout", metavar="SPAN", help="Wall time of one call: 30, 2.5s, 500ms, 2m.")
+@click.option("--cpu-time", metavar="SPAN", help="Processor time of one call, in the same words.")
 @click.option("--reuse", type=click.Choice(["none", "sandbox", "process"]), help="What calls may share.")
 @click.option("--concurrency", type=int, help="Calls in one process at once.")
 @click.option("--sandbox", metavar="NAME", help="The backend to run it in.")

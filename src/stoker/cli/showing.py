@@ -13,6 +13,7 @@ from rich.table import Table
 
 from stoker.cli.remote.calling import Answer
 
+MEBIBYTE = 1024 * 1024
 COLOURS = {"ok": "green", "cancelled": "yellow"}
 
 
@@ -79,11 +80,20 @@ def answer(answer: Answer) -> None:
         err.print(f"[red]{escape(answer.error['type'])}[/]: {escape(answer.error['message'])}")
         if answer.error["stack"]:
             err.print(escape(answer.error["stack"].rstrip()), style="dim")
+    if answer.limit:
+        err.print(f"it has met its limit: {escape(answer.limit)}", style="yellow")
     if answer.note:
         err.print(escape(answer.note), style="yellow")
     if sys.stderr.isatty():
         times = "  ".join(f"{name} {ms:g}" for name, ms in answer.phases_ms.items())
-        err.print(f"{answer.took_ms:g} ms here; in the node, ms: {times}", style="dim")
+        err.print(f"{answer.took_ms:g} ms here; in the node, ms: {times}{_used(answer.usage)}", style="dim")
+
+
+def _used(measured: Mapping[str, Any]) -> str:
+    """Processor time and memory, as far as they were measured."""
+    cpu_ms, peak_bytes = measured.get("cpu_ms"), measured.get("memory_peak_bytes")
+    cpu = "" if cpu_ms is None else f", {cpu_ms:.1f} ms of processor time"
+    return cpu + ("" if peak_bytes is None else f", {peak_bytes / MEBIBYTE:.1f} MB")
 
 
 def log(record: Mapping[str, Any]) -> None:
@@ -92,9 +102,11 @@ def log(record: Mapping[str, Any]) -> None:
     colour = COLOURS.get(record["status"], "red")
     phases = record["phases"]
     console.print(
-        f"[dim]{record['finished_at']}[/] [{colour}]{record['status']}[/] {sum(phases.values()):.1f} ms "
-        f"[dim]{record['id']}[/]"
+        f"[dim]{record['finished_at']}[/] [{colour}]{record['status']}[/] {sum(phases.values()):.1f} ms"
+        f"{_used(record)} [dim]{record['id']}[/]"
     )
+    if record.get("limit"):
+        console.print(f"  it has met its limit: {escape(record['limit'])}", style="yellow")
     for stream in ("stdout", "stderr"):
         for line in record[stream].splitlines():
             console.print(f"  {escape(_printable(line))}", style="dim" if stream == "stderr" else None)

@@ -51,6 +51,7 @@ def wish_of(record: FunctionRecord) -> Wish:
         reuse=config.reuse,
         memory_mb=config.memory_mb,
         timeout_s=config.timeout_s,
+        cpu_time_s=config.cpu_time_s,
         concurrency=config.concurrency,
         max_concurrency=config.max_concurrency,
         network=config.network,

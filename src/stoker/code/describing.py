@@ -31,6 +31,7 @@ KEYS = (
     "reuse",
     "memory_mb",
     "timeout",
+    "cpu_time",
     "concurrency",
     "network",
     "egress",
@@ -80,6 +81,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     reuse: Reuse | None = None
     memory_mb: int | None = None
     timeout_s: float | None = None
+    cpu_time_s: float | None = None
     concurrency: int | None = None
     max_concurrency: int | None = None
     network: Network | None = None
@@ -125,12 +127,13 @@ def parse_config(data: bytes) -> Wish:
         "memory_mb": _whole,
         "concurrency": _whole,
         "timeout": _span,
+        "cpu_time": _span,
         "reuse": _one_of(Reuse),
         "network": _one_of(Network),
         "egress": _targets,
     }
     said = {key: readers[key](key, config[key]) for key in KEYS if config.get(key) is not None}
-    renamed = {"environment": "runtime", "timeout": "timeout_s"}
+    renamed = {"environment": "runtime", "timeout": "timeout_s", "cpu_time": "cpu_time_s"}
     return Wish(**{renamed.get(key, key): value for key, value in said.items()}, note=_misspelt(config))
 
 
@@ -195,6 +198,7 @@ def check(wish: Wish, terms: Terms, refusal: type[Refused], where: str = "") -> 
     ranges = (
         ("memory_mb", wish.memory_mb, MIN_MEMORY_MB, most_memory, ""),
         ("timeout", wish.timeout_s, 0.001, terms.max_timeout_s, " s"),
+        ("cpu_time", wish.cpu_time_s, 0.001, terms.max_cpu_time_s, " s"),
         ("concurrency", wish.concurrency, 1, MAX_CONCURRENCY, ""),
         ("max_concurrency", wish.max_concurrency, 0, MAX_CONCURRENCY, ""),
     )
@@ -202,8 +206,20 @@ def check(wish: Wish, terms: Terms, refusal: type[Refused], where: str = "") -> 
         if value is not None and not least <= value <= most:
             allowed = f"{least:.12g} to {most:.12g}{unit}"
             raise refusal(f"{where}{key!r} is {value:.12g}{unit}; this node allows {allowed}")
+    if wish.cpu_time_s is not None and (wish.concurrency or 1) > 1:
+        raise refusal(
+            f"{where}'cpu_time' is for calls that can be told apart; with it 'concurrency' must be 1"
+        )
     if wish.network is Network.HOST:
         raise refusal(f"{where}'network' is 'host'; there is 'none' and 'egress'")
+
+
+def _check_together(wish: Wish, refusal: type[Refused], where: str) -> None:
+    if wish.cpu_time_s is not None and (wish.concurrency or 1) > 1:
+        raise refusal(
+            f"{where}'cpu_time' is {wish.cpu_time_s:.12g} s and 'concurrency' is {wish.concurrency}; with a "
+            "limit of processor time it must be 1: nobody can tell the times of calls in one process apart"
+        )
 
 
 def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> Function:
@@ -221,7 +237,9 @@ def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> 
     choice = choose(wish.runtime)
     handler = wish.handler or choice.runtime.default_handler
     _check_entry(name, handler, choice.runtime, root)
+    _check_together(wish, BadCode, "")
     base = terms.limits()
+    is_alone = (wish.concurrency or 1) == 1  # of calls at once in one process nobody can tell the times
     return Function(
         key=key,
         name=name,
@@ -230,7 +248,10 @@ def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> 
         handler=handler,
         revision="",
         limits=msgspec.structs.replace(
-            base, memory_mb=wish.memory_mb or base.memory_mb, timeout_s=wish.timeout_s or base.timeout_s
+            base,
+            memory_mb=wish.memory_mb or base.memory_mb,
+            timeout_s=wish.timeout_s or base.timeout_s,
+            cpu_s=wish.cpu_time_s or (base.cpu_s if is_alone else None),
         ),
         reuse=wish.reuse,
         concurrency=wish.concurrency or 1,

@@ -23,6 +23,7 @@ WISHES = {
     "runtime": "runtime",
     "handler": "handler",
     "timeout": "timeout_s",
+    "cpu_time": "cpu_time_s",
     "memory_mb": "memory_mb",
     "max_concurrency": "max_concurrency",
     "environment": "environment",
@@ -152,6 +153,7 @@ def _settled(record: FunctionRecord, wish: Wish, pin: Pin) -> FunctionRecord:
     function = pin.version.function
     config = FunctionConfig(
         timeout_s=function.limits.timeout_s,
+        cpu_time_s=function.limits.cpu_s,
         memory_mb=function.limits.memory_mb,
         max_concurrency=function.max_concurrency,
         environment=function.environment,

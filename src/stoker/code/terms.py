@@ -15,6 +15,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     default_memory_mb: int = 128
     default_timeout_s: float = 30.0
+    default_cpu_time_s: float | None = None
     default_cpus: float = 1.0
     default_pids: int = 64
     default_scratch_mb: int = 64
@@ -35,6 +36,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_package_mb * MEBIBYTE
 
     @property
+    def max_cpu_time_s(self) -> float:
+        """What a call can use at most within the longest wall time."""
+        return self.max_timeout_s * max(1.0, self.default_cpus)
+
+    @property
     def build_size_bytes(self) -> int:
         return self.build_size_mb * MEBIBYTE
 
@@ -47,6 +53,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         return Limits(
             memory_mb=self.default_memory_mb,
             timeout_s=self.default_timeout_s,
+            cpu_s=self.default_cpu_time_s,
             cpus=self.default_cpus,
             pids=self.default_pids,
             scratch_mb=self.default_scratch_mb,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -96,6 +97,7 @@ class Recipes:
 
     @staticmethod
     def _load(function: Function, reuse: Reuse) -> Load:
+        cpu_s = function.limits.cpu_s if reuse is Reuse.SANDBOX else None
         return Load(
             code=CODE_PATH,
             handler=function.handler,
@@ -105,5 +107,6 @@ class Recipes:
             memory_mb=function.limits.memory_mb,
             log_bytes=function.limits.log_bytes,
             result_bytes=function.limits.result_bytes,
+            cpu_ms=math.ceil((cpu_s or 0) * 1000),
             environment=function.environment,
         )

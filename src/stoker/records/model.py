@@ -111,6 +111,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a deployed function is to be run."""
 
     timeout_s: float = 30.0
+    cpu_time_s: float | None = None
     memory_mb: int = 128
     max_concurrency: int = 10
     """Calls of it inside the node at once."""

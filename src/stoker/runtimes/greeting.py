@@ -19,6 +19,8 @@ class Load(msgspec.Struct, kw_only=True):
     memory_mb: int
     log_bytes: int
     result_bytes: int
+    cpu_ms: int = 0
+    """In mode `fork`: the processor time of one call; 0: no limit."""
     environment: dict[str, str]
 
 

@@ -31,6 +31,7 @@ HELLO = {
         "egress": [],
         "sandbox": None,
         "timeout": "30s",
+        "cpu_time": None,
     },
     "metadata": {},
     "created_at": "2023-11-14T22:13:20.000Z",

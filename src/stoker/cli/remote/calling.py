@@ -18,6 +18,7 @@ from stoker.cli.remote import client
 
 LOOK_EVERY_S = 0.5
 RECENT = 50  # records looked through for the one of a call that has just ended
+USED = re.compile(r"(\w+)=([0-9.]+)")
 PART = re.compile(r"(\w+);dur=([0-9.]+)")
 
 
@@ -29,6 +30,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """As the record says; empty where there is none."""
     result: Any
     error: dict[str, str] | None
+    limit: str
+    """The limit that the call has met; empty: none."""
+    usage: dict[str, float]
+    """What was measured of it, by the names of the record."""
     stdout: str
     stderr: str
     phases_ms: dict[str, float]
@@ -74,6 +79,8 @@ def invoke(url: str, name: str, event: bytes) -> Answer:
         status=record.get("status", ""),
         result=_result(reply) if code == OK else None,
         error=None if code == OK else client.error_of(reply),
+        limit=reply.headers.get("x-stoker-limit", ""),
+        usage={name: float(used) for name, used in USED.findall(reply.headers.get("x-stoker-usage", ""))},
         stdout=record.get("stdout", ""),
         stderr=record.get("stderr", ""),
         phases_ms={name: float(ms) for name, ms in PART.findall(reply.headers.get("server-timing", ""))},

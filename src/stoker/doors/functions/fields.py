@@ -167,6 +167,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "handler": _text(256, 1),
         "code": _code,
         "timeout": _span,
+        "cpu_time": _span,
         "memory_mb": _whole(1, 64 * 1024 * 1024),
         "max_concurrency": _whole(1, 100_000),
         "environment": _environment,

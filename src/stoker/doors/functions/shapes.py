@@ -17,7 +17,9 @@ def function(record: msgspec.Struct) -> dict[str, Any]:
     """A deployed function."""
     fields: dict[str, Any] = msgspec.to_builtins(record)
     config = fields["config"]
+    cpu_time_s = config.pop("cpu_time_s")
     config["timeout"] = span(config.pop("timeout_s"))
+    config["cpu_time"] = None if cpu_time_s is None else span(cpu_time_s)
     return fields | {name: moment(fields[name]) for name in ("created_at", "updated_at")}
 
 

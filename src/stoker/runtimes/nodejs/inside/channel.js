@@ -140,11 +140,12 @@ function writeText(kind, number, runMs, cpuMs, text) {
   return frame;
 }
 
-function writeError(number, runMs, cpuMs, [type, message, stack]) {
+function writeError(number, runMs, cpuMs, [type, message, stack, errno]) {
   const error = {
     type: type.slice(0, MAX_TYPE),
     message: message.slice(0, MAX_MESSAGE),
     stack: stack.slice(0, MAX_STACK),
+    errno: errno || undefined,
   };
   return writeText(ERROR, number, runMs, cpuMs, JSON.stringify(error));
 }

@@ -4,6 +4,8 @@
 const CODE_PATH = '/app/function';
 const PREFIX_PATH = '/opt/stoker';
 const OWN_FOLDER = __dirname;
+const MOST_CAUSES = 10;
+const LARGEST_ERRNO = 4095; // the kernel's own bound
 
 class Teller {
   constructor(code) {
@@ -14,7 +16,7 @@ class Teller {
     }
   }
 
-  // [type, message, stack] of anything that was thrown.
+  // [type, message, stack, errno] of anything that was thrown.
   tell(thrown) {
     try {
       return this.tellAny(thrown);
@@ -26,12 +28,26 @@ class Teller {
   tellAny(thrown) {
     if (!(thrown instanceof Error) && !(thrown && thrown.stack)) return ['Error', this.hide(String(thrown)), ''];
     const type = String(thrown.name || thrown.constructor.name);
-    return [type, ...[thrown.message, thrown.stack].map((text) => this.hide(withoutOwn(String(text))))];
+    const texts = [thrown.message, thrown.stack].map((text) => this.hide(withoutOwn(String(text))));
+    return [type, ...texts, findErrno(thrown)];
   }
 
   hide(text) {
     return this.paths.reduce((hidden, [path, shown]) => hidden.split(path).join(shown), text);
   }
+}
+
+// Of the system call that failed, here or in what led to this; 0: none did. A watch that cannot be had says
+// ENOSPC too, of a number of watches.
+function findErrno(thrown) {
+  let error = thrown;
+  for (let depth = 0; error instanceof Error && depth < MOST_CAUSES; depth++) {
+    if (Number.isInteger(error.errno) && error.syscall !== 'watch') {
+      return Math.abs(error.errno) <= LARGEST_ERRNO ? Math.abs(error.errno) : 0;
+    }
+    error = error.cause;
+  }
+  return 0;
 }
 
 // The text without the lines that name the server or what runs it.

@@ -11,6 +11,7 @@ const {
   CALL, CANCEL, ERROR, EXITED, Frames, LOAD, LOADED, LOG, RESULT, writeError, writeFrame,
 } = require('./channel');
 const { leave, PROTOCOL_ERROR } = require('./leaving');
+const spending = require('./spending');
 
 const SERVER = path.join(__dirname, 'server.js');
 const LAST_WORDS_MS = 100; // how long a pipe is waited for that someone else holds open
@@ -22,6 +23,7 @@ class Process {
     this.number = 0;
     this.answer = null;
     this.isCancelled = false;
+    this.spentNs = 0; // what it had used when it was ended for that
     this.isOver = false;
     this.child = spawn(process.execPath, [...process.execArgv, SERVER], {
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
@@ -88,6 +90,7 @@ class Server {
     this.calls = new Map();
     this.isLoaded = false;
     this.spare = this.start();
+    if (load.cpu_ms) setInterval(() => this.endSpenders(), spending.LOOK_MS);
     process.on('exit', () => this.processes.forEach((each) => each.killGroup()));
   }
 
@@ -115,6 +118,18 @@ class Server {
     if (!forked) return;
     forked.isCancelled = true;
     forked.killGroup();
+  }
+
+  // End the calls that have used their processor time.
+  endSpenders() {
+    if (!this.calls.size) return;
+    const usedNs = spending.bySession();
+    for (const forked of this.calls.values()) {
+      const spentNs = usedNs.get(forked.child.pid) || 0;
+      if (spentNs < this.load.cpu_ms * 1e6) continue;
+      forked.spentNs = spentNs;
+      forked.killGroup();
+    }
   }
 
   // What the processes tell
@@ -148,13 +163,14 @@ class Server {
     this.channel.send(this.lastFrame(forked, code, signal, error));
   }
 
-  lastFrame({ number, answer, isCancelled }, code, signal, error) {
+  lastFrame({ number, answer, isCancelled, spentNs }, code, signal, error) {
     if (answer) return writeFrame(answer[0], number, answer[1]);
     if (isCancelled) return writeError(number, 0, 0, ['Cancelled', 'the caller has left', '']);
     if (error) return writeError(number, 0, 0, ['OutOfProcesses', `no process could be made for this call: ${error.code}`, '']);
     const ending = Buffer.alloc(16);
     ending.writeInt32BE(code === null ? -1 : code, 0);
     ending.writeInt32BE(signal === null ? -1 : constants.signals[signal], 4);
+    ending.writeBigUInt64BE(BigInt(spentNs), 8);
     return writeFrame(EXITED, number, ending);
   }
 }

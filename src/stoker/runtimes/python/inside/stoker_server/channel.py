@@ -122,9 +122,12 @@ def write_result(number: int, run_ns: int, cpu_ns: int, result: bytes) -> bytes:
     return _ANSWER.pack(_NUMBERS + len(result), RESULT, number, run_ns, cpu_ns) + result
 
 
-def write_error(number: int, run_ns: int, cpu_ns: int, error: tuple[str, str, str]) -> bytes:
-    """The frame for an error's type, message and stack, each cut to what the node takes."""
+def write_error(number: int, run_ns: int, cpu_ns: int, error: tuple[str, str, str], errno: int = 0) -> bytes:
+    """The frame for an error's type, message and stack, each cut to what the node takes, and its errno."""
     kind, message, stack = error
-    body = {"type": kind[:MAX_TYPE], "message": message[:MAX_MESSAGE], "stack": stack[-MAX_STACK:]}
+    body: dict[str, object] = {"type": kind[:MAX_TYPE], "message": message[:MAX_MESSAGE]}
+    body["stack"] = stack[-MAX_STACK:]
+    if errno:
+        body["errno"] = errno
     text = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     return _ANSWER.pack(_NUMBERS + len(text), ERROR, number, run_ns, cpu_ns) + text

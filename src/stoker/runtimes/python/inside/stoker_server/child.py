@@ -31,6 +31,8 @@ class Child:
         self.received = bytearray()
         self.is_settled = False
         self.is_cancelled = False
+        self.spent_ns = 0
+        """What it had used when it was ended for that."""
         self._order = order
 
     def order(self, number: int, payload: bytes) -> None:
@@ -84,6 +86,10 @@ def _live(function: Function, order: int, answer: int, stdout: int, stderr: int)
         os.dup2(pipe, stream)
         os.close(pipe)
     _refresh_randomness()
+    if function.cpu_ms:
+        from . import spending
+
+        spending.bound_this_process(function.cpu_ms)
     function.rehearse()
     _, number, payload = Channel(order).receive()
     os.close(order)

@@ -9,6 +9,8 @@ from types import TracebackType
 OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 CODE_PATH = "/app/function"
 PREFIX_PATH = "/opt/stoker"
+_MOST_CAUSES = 10
+_LARGEST_ERRNO = 4095  # the kernel's own bound
 
 
 class LoadFailed(Exception):
@@ -49,6 +51,18 @@ class Teller:
         for path, shown in self._paths:
             text = text.replace(path, shown)
         return text
+
+
+def find_errno(error: BaseException | None) -> int:
+    """The errno of the system call that failed, here or in what led to this; 0: none did."""
+    try:
+        for _ in range(_MOST_CAUSES):
+            if isinstance(error, OSError) and isinstance(error.errno, int):
+                return error.errno if 0 < error.errno <= _LARGEST_ERRNO else 0
+            error = error and (error.__cause__ or error.__context__)
+    except Exception:
+        """The function's own class has something else in its place."""
+    return 0
 
 
 def _without_own(trace: TracebackType | None) -> TracebackType | None:

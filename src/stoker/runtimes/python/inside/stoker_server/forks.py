@@ -15,9 +15,10 @@ import select
 import signal
 import struct
 import sys
+import time
 from functools import partial
 
-from . import leaving
+from . import leaving, spending
 from .channel import (
     CALL,
     CANCEL,
@@ -61,6 +62,7 @@ class _Server:
         self._function = function
         self._spare: Child | None = None
         self._has_time = False
+        self._looks_at = 0.0
         self._children: dict[int, Child] = {}
         self._calls: dict[int, Child] = {}
         self._actions: dict[int, Callable[[], object]] = {}
@@ -74,7 +76,7 @@ class _Server:
     def serve(self) -> None:
         self._take_frames()  # those that came together with LOAD
         while True:
-            happened = self._poll.poll(_QUIET_MS if self._spare is None else None)
+            happened = self._poll.poll(self._patience_ms())
             for fd, _ in happened:
                 if fd in self._actions:  # an earlier one may have closed it
                     self._actions[fd]()
@@ -82,6 +84,27 @@ class _Server:
             if self._spare is None and (self._has_time or not happened):
                 self._spare = self._fork()
             self._has_time = False
+            if self._function.cpu_ms and self._calls:
+                self._end_spenders()
+
+    def _patience_ms(self) -> int | None:
+        """How long nothing may happen before there is something to do."""
+        if self._spare is None:
+            return _QUIET_MS
+        return spending.LOOK_MS if self._function.cpu_ms and self._calls else None
+
+    def _end_spenders(self) -> None:
+        """End the calls that have used their processor time."""
+        now = time.monotonic()
+        if now < self._looks_at:
+            return
+        self._looks_at = now + spending.LOOK_MS / 1000
+        used_ns = spending.by_session()
+        for child in self._calls.values():
+            spent_ns = used_ns.get(child.pid, 0)
+            if spent_ns >= self._function.cpu_ms * 1_000_000:
+                child.spent_ns = spent_ns
+                child.kill()
 
     def kill_all(self) -> None:
         for child in self._children.values():
@@ -229,4 +252,4 @@ class _Server:
             return write_error(child.number, 0, int(cpu_s * 1e9), ("Cancelled", "the caller has left", ""))
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1
         by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else -1
-        return write_frame(EXITED, child.number, _EXIT.pack(code, by, int(cpu_s * 1e9)))
+        return write_frame(EXITED, child.number, _EXIT.pack(code, by, max(int(cpu_s * 1e9), child.spent_ns)))

@@ -7,7 +7,7 @@ import struct
 import time
 
 from .channel import write_error, write_result
-from .failures import Teller
+from .failures import Teller, find_errno
 from .loading import adapt, find_handler, prepare_process
 
 TYPE_CHECKING = False  # a name type checkers know; importing `typing` takes 2.5 ms of a start
@@ -54,6 +54,7 @@ class Function:
         self.name: str = load["function"]
         self.memory_mb: int = load["memory_mb"]
         self.result_bytes: int = load["result_bytes"]
+        self.cpu_ms: int = load.get("cpu_ms", 0)
         self.wait: Callable[[Any], Any] = wait_on_new_loop
         self.cpu_ns: Callable[[], int] = time.process_time_ns
         self.teller = Teller(load["code"])
@@ -79,7 +80,8 @@ class Function:
             raise
         except BaseException as error:
             run_ns = time.monotonic_ns() - began_ns
-            return write_error(number, run_ns, self.cpu_ns() - cpu_ns, self.teller.tell(error))
+            cpu_ns = self.cpu_ns() - cpu_ns
+            return write_error(number, run_ns, cpu_ns, self.teller.tell(error), find_errno(error))
         run_ns = time.monotonic_ns() - began_ns
         return self.write_value(number, run_ns, self.cpu_ns() - cpu_ns, value)
 

@@ -10,6 +10,7 @@ import time
 
 from . import leaving, routing
 from .channel import CALL, CANCEL, Channel, write_error
+from .failures import find_errno
 from .function import BadEvent, Context, Function
 
 TYPE_CHECKING = False  # a name type checkers know; importing `typing` takes 2.5 ms of a start
@@ -94,5 +95,5 @@ class _Calls:
             told = function.teller.tell(error)
             if isinstance(error, asyncio.CancelledError):
                 told = ("Cancelled", "the caller has left", "")
-            return write_error(number, time.monotonic_ns() - began_ns, 0, told)
+            return write_error(number, time.monotonic_ns() - began_ns, 0, told, find_errno(error))
         return function.write_value(number, time.monotonic_ns() - began_ns, 0, value)
