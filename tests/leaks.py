@@ -118,6 +118,14 @@ def _has(marks: Collection[str], text: bytes | str) -> bool:
 
 
 def _processes(marks: Collection[str]) -> Iterator[str]:
+    for pid in processes(marks):
+        folder = Path("/proc", str(pid))
+        command = (_read(folder / "cmdline") or _read(folder / "comm")).replace(b"\0", b" ")
+        yield f"process {pid}: {command.decode(errors='replace').strip()}"[:200]
+
+
+def processes(marks: Collection[str]) -> Iterator[int]:
+    """Every process that carries one of the marks."""
     ours = _link(Path("/proc/self/ns/mnt"))
     mine = {os.getpid(), os.getppid()}
     users = _users(marks)
@@ -129,8 +137,7 @@ def _processes(marks: Collection[str]) -> Iterator[str]:
         if _link(folder / "ns/mnt") not in ("", ours):
             said.append(_read(folder / "mountinfo"))
         if any(_has(marks, text) for text in said) or _belongs(folder, users):
-            command = (_read(folder / "cmdline") or _read(folder / "comm")).replace(b"\0", b" ")
-            yield f"process {folder.name}: {command.decode(errors='replace').strip()}"[:200]
+            yield int(folder.name)
 
 
 def _mounts(marks: Collection[str]) -> Iterator[str]:

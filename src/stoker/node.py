@@ -223,6 +223,7 @@ class Node:
     async def _watch(self, backend: Backend) -> None:
         self.broken = await backend.wait_broken()
         log.critical("the node stops: %s", self.broken)
+        self._gate.drain()
 
     async def drain(self) -> None:
         """Let nobody in, wait a while for those inside."""

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
-from stoker.linux.processes import become_reaper, describe, end_children
+from stoker.linux.processes import become_reaper, describe, end_children, take_name
 from stoker.sandboxes.lean.packets import FAILED, LOST, MAX_TEXT, NUMBERS_OF_A_LIFE, pack, send
 
 DEATHS, WITHIN_S = 5, 10.0  # so many in so short a time, and the fault is not going to pass
@@ -35,6 +35,7 @@ Sweep = Callable[[], None]
 
 def guard(link: socket.socket, live: Live, sweep: Sweep) -> None:
     """Let there be a helper until one has done its work, or until it is no use: then sweep, and say why."""
+    take_name("stoker-guardian")
     become_reaper()
     deaths: deque[float] = deque(maxlen=DEATHS)
     first = 0
@@ -65,6 +66,7 @@ def _fork(live: Live, first: int) -> int:
 def _be_helper(live: Live, first: int) -> NoReturn:
     code = 1
     try:
+        take_name("stoker-helper")
         live(first)
         code = 0
     except BaseException:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
 from stoker.linux import syscalls
+from stoker.linux.processes import take_name
 from stoker.sandboxes.lean import packets
 from stoker.sandboxes.lean.inside import walls, zygote
 from stoker.sandboxes.lean.inside.walls import MASKED, PRIVATE
@@ -178,6 +179,7 @@ class Nursery:
         """The child's side. Nothing comes back from here: the helper's own code must not run twice."""
         code = 1
         try:
+            take_name("stoker-zygote")
             link = occupy(control.detach())
             for number in UNTOUCHED:
                 signal.signal(number, signal.SIG_DFL)
