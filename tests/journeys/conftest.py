@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from journeys.running import HELLO, RunningNode, running
 
-SANDBOXES = [
-    pytest.param("lean", marks=pytest.mark.skipif(os.geteuid() != 0, reason="lean needs root for now")),
-    "process",
-]
+SANDBOXES = ["lean", "process"]
 
 
 @pytest.fixture(scope="module", params=SANDBOXES)

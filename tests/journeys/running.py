@@ -7,7 +7,6 @@ import http.client
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -185,7 +184,7 @@ def running(sandbox: str, **environment: str) -> Iterator[RunningNode]:
         finally:
             node.stop()
     finally:
-        shutil.rmtree(folder)
+        leaks.remove(folder)
     assert leaks.left([str(folder), Settings(home=node.home).node_id]) == []
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -110,11 +109,7 @@ def over_s3(place: Path, packages: dict[str, bytes]) -> Iterator[dict[str, str]]
 
 
 NODES = [
-    pytest.param(
-        ("lean", "over_http"),
-        id="lean-http",
-        marks=pytest.mark.skipif(os.geteuid() != 0, reason="lean needs root"),
-    ),
+    pytest.param(("lean", "over_http"), id="lean-http"),
     pytest.param(("process", "over_s3"), id="process-s3"),
 ]
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ def adder() -> Iterator[Shell]:
     shell.does("deploy", "adder")
     yield shell
     shell.does("stop")
-    shutil.rmtree(folder)
+    leaks.remove(folder)
     assert leaks.left([folder.name, Settings(home=folder / "home").node_id]) == []
 
 
