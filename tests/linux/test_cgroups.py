@@ -10,7 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from stoker.linux.cgroups import Bounds, Counts, Groups, Tree, find_trees
+from stoker.linux.cgroups import (
+    COUNTERS_V1,
+    COUNTERS_V2,
+    CPU,
+    FORKS_REFUSED,
+    MEMORY_PEAK,
+    OOM_KILLS,
+    Bounds,
+    Counter,
+    Counts,
+    Gauges,
+    Groups,
+    Tree,
+    find_trees,
+)
 from stoker.linux.syscalls import clone3
 from stoker.types import MEBIBYTE
 
@@ -69,6 +83,41 @@ def test_a_group_bounds_counts_and_goes(groups: Groups) -> None:
     group.remove()
     group.remove()
     assert group.counts() == Counts()
+
+
+def test_a_counter_that_is_kept_open_tells_nothing_once_its_group_has_gone(groups: Groups) -> None:
+    group = groups.group("one")
+    group.make()
+    gauges = group.gauges()
+    counted = "memory" in groups.controllers
+    assert gauges.read(OOM_KILLS) == (0 if counted else None)
+    assert (gauges.read(MEMORY_PEAK) is not None) == counted
+    group.remove()
+    assert [gauges.read(which) for which in (OOM_KILLS, FORKS_REFUSED, MEMORY_PEAK, CPU)] == [None] * 4
+    gauges.close()
+    gauges.close()
+    assert "0 open" in repr(gauges)
+
+
+@pytest.mark.parametrize("counters", [COUNTERS_V1, COUNTERS_V2])
+def test_counters_are_found_by_their_field_and_in_their_unit(
+    tmp_path: Path, counters: tuple[Counter, ...]
+) -> None:
+    texts = {
+        "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+        "memory.events": "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2\noom_group_kill 0\n",
+        "pids.events": "max 5\n",
+        "memory.max_usage_in_bytes": "4096\n",
+        "memory.peak": "4096\n",
+        "cpuacct.usage": "7000\n",
+        "cpu.stat": "usage_usec 7\nuser_usec 5\nsystem_usec 2\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    gauges = Gauges([(tmp_path, counter) for counter in counters])
+    counts = Counts(*(gauges.read(which) for which in range(4)))
+    gauges.close()
+    assert counts == Counts(oom_kills=2, forks_refused=5, memory_peak_bytes=4096, cpu_ns=7000)
 
 
 def test_bounds_can_be_raised_and_lowered(groups: Groups, node_id: str) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stoker.errors import AlreadyExists, Broken, NodeError, Unsupported
+from stoker.errors import AlreadyExists, Broken, NodeError, StorageFull, Unsupported
 from stoker.records.model import FunctionRecord, InvocationRecord
 from stoker.records.store import MAX_HELD, Records
-from stoker.types import Phases
+from stoker.types import Invocation, Phases
 
 
 def invocation(number: int, **changes: object) -> InvocationRecord:
@@ -296,6 +296,26 @@ async def test_a_database_of_a_newer_version_is_left_alone(path: Path) -> None:
     error = await refusal(path)
     assert isinstance(error, Unsupported)
     assert "was written by a newer Stoker (its schema is 7, this one knows 1)" in error.message
+
+
+async def test_pages_from_before_limits_were_told_are_read(path: Path) -> None:
+    async with opened(path) as records:
+        records.add(invocation(1, status="crashed", cpu_ms=2.0))
+    now = {"limit", "exit_code", "signal", "network_in_bytes", "network_out_bytes"}
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        ((page,),) = database.execute("SELECT page FROM pages")
+        (fields,) = msgspec.msgpack.decode(page)
+        assert not now & fields.keys()  # written as it was before
+    async with opened(path) as records:
+        (read,) = await records.invocations()
+        assert (read.status, read.limit, read.exit_code, read.cpu_ms) == ("crashed", "", None, 2.0)
+
+
+def test_what_the_node_could_not_do_has_a_record_too() -> None:
+    asked = Invocation(id="1" * 32, function="functions/f", body=b"", door="functions", deadline=0.0)
+    record = InvocationRecord.of_error(asked, StorageFull("no room " + "x" * 100_000), 1.5)
+    assert (record.status, record.error_type, record.door) == ("storage_full", "storage_full", "functions")
+    assert len(record.error_message) < 10_000
 
 
 async def test_a_database_of_another_program_is_left_alone(path: Path) -> None:

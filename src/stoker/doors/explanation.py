@@ -59,8 +59,10 @@ def usage(used: Usage) -> bytes:
     """The value of `X-Stoker-Usage`: what was measured, by name; empty where nothing was."""
     if used.network_in_bytes is None and used.cpu_ms is not None and used.memory_peak_bytes is not None:
         return b"cpu_ms=%.3f, memory_peak_bytes=%d" % (used.cpu_ms, used.memory_peak_bytes)
-    told = ((name, getattr(used, name)) for name in used.__struct_fields__)
-    return ", ".join(f"{name}={value:.12g}" for name, value in told if value is not None).encode()
+    told = {name: getattr(used, name) for name in used.__struct_fields__}
+    if used.cpu_ms is not None:
+        told["cpu_ms"] = f"{used.cpu_ms:.3f}"
+    return ", ".join(f"{name}={value}" for name, value in told.items() if value is not None).encode()
 
 
 def outcome_headers(outcome: Outcome) -> Headers:

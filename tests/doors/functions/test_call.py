@@ -8,7 +8,7 @@ import pytest
 from doors.canned import ID, CannedNode, Paper, outcome
 from stoker.doors.functions.call import Caller
 from stoker.errors import NoSuchFunction, PayloadTooLarge, TooBusy
-from stoker.types import FunctionError, Outcome, Reuse, Status
+from stoker.types import FunctionError, LimitHit, Outcome, Reuse, Status, Usage
 
 TARGET = "/functions/hello/call"
 
@@ -49,6 +49,46 @@ async def test_the_result_is_the_reply_byte_for_byte() -> None:
         },
         b'{"a" : 1.0}',
     )
+
+
+async def test_the_reply_tells_what_was_used_and_which_limit_was_met() -> None:
+    node = CannedNode()
+    node.end = outcome(usage=Usage(cpu_ms=1.25, memory_peak_bytes=9_437_184), limit=LimitHit.MEMORY)
+    status, headers, _ = send(node).answer
+    assert status == 200
+    assert headers[b"x-stoker-usage"] == b"cpu_ms=1.250, memory_peak_bytes=9437184"
+    assert headers[b"x-stoker-limit"] == b"memory"
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        (Usage(cpu_ms=0.5), b"cpu_ms=0.500"),
+        (Usage(memory_peak_bytes=7), b"memory_peak_bytes=7"),
+        (
+            Usage(cpu_ms=2.0, memory_peak_bytes=3, network_in_bytes=0, network_out_bytes=10**12),
+            b"cpu_ms=2.000, memory_peak_bytes=3, network_in_bytes=0, network_out_bytes=1000000000000",
+        ),
+    ],
+)
+async def test_only_what_was_measured_is_told(used: Usage, said: bytes) -> None:
+    node = CannedNode()
+    node.end = outcome(usage=used)
+    assert send(node).answer[1][b"x-stoker-usage"] == said
+
+
+async def test_a_failure_tells_its_limit_and_how_the_process_ended() -> None:
+    node = CannedNode()
+    error = FunctionError("Crashed", "the function was killed by SIGXFSZ")
+    node.end = outcome(Status.CRASHED, error=error, limit=LimitHit.DISK, signal=25)
+    _, headers, body = send(node).answer
+    assert json.loads(body)["error"] == {
+        "type": "Crashed",
+        "message": "the function was killed by SIGXFSZ",
+        "limit": "disk",
+        "signal": 25,
+    }
+    assert headers[b"x-stoker-limit"] == b"disk"
 
 
 async def test_a_result_of_nothing_is_null() -> None:
