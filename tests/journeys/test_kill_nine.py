@@ -12,14 +12,15 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import leaks
-from journeys.running import PYTHON, Answer, RunningNode, running, zipped
+from journeys.running import PYTHON, Answer, RunningNode, running, together, zipped
 from stoker.records.pages import Pages
 from stoker.records.tables import connect
 from stoker.settings import Settings
@@ -212,17 +213,23 @@ def seconds_until_it_answers(node: RunningNode, before: set[str], began: float) 
 def kill(node: RunningNode, victims: str) -> float:
     """Kill these; when the node ends by that, start it again. Returns when the kill was."""
     family = Family(node)
-    doomed = [os.pidfd_open(pid) for pid in family.pids(victims)]
-    ending = doomed if victims == "helper" else [*doomed, os.pidfd_open(family.node)]
-    began = time.monotonic()
-    for process in doomed:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-    for process in {*doomed, *ending}:
-        assert select.select([process], [], [], BACK_S)[0], f"{victims}: one goes on"
-        os.close(process)
-    if victims != "helper":
+    also = [] if victims == "helper" else [family.node]
+    began = end(family.pids(victims), also)
+    if also:
         node.start()
+    return began
+
+
+def end(doomed: list[int], also: Sequence[int] = ()) -> float:
+    """Kill these and wait until they have ended, and those that end by it. Returns when the kill was."""
+    processes = {pid: os.pidfd_open(pid) for pid in {*doomed, *also}}
+    began = time.monotonic()
+    for pid in doomed:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(processes[pid], signal.SIGKILL)
+    for pid, process in processes.items():
+        assert select.select([process], [], [], BACK_S)[0], f"process {pid} goes on"
+        os.close(process)
     return began
 
 
@@ -234,6 +241,52 @@ def node() -> Iterator[RunningNode]:
         one.deploy("warm", CODE)
         one.deploy("cold", zipped("", {"main.py": CODE}, COLD))
         yield one
+
+
+DAEMON = """
+import os, time
+
+def lambda_handler(event, context):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(1000)
+        os._exit(0)
+    return {"event": event, "life": ""}
+"""
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[RunningNode]:
+    """A node without walls, with a function that leaves a daemon of its own running."""
+    with running("process") as one:
+        one.deploy("warm", DAEMON)
+        yield one
+
+
+@pytest.mark.parametrize("victims", ["node", "node keeper", "node keeper supervisors"])
+def test_without_walls_a_killed_node_leaves_nothing_at_its_next_start(
+    plain: RunningNode, victims: str
+) -> None:
+    marks = [Settings(home=plain.home).node_id, str(plain.folder)]
+    for _ in range(4):
+        assert together(*[partial(plain.call, "warm", {"n": 1})] * 3)[0].status == 200
+        keepers = children(plain.pid)
+        supervisors = [pid for keeper in keepers for pid in children(keeper)]
+        assert supervisors
+        end([plain.pid, *keepers * ("keeper" in victims), *supervisors * ("supervisors" in victims)])
+        plain.start()
+        assert plain.call("warm", {"n": 1}).status == 200
+        wait_until_only(lambda: {plain.pid, *below(plain.pid)}, marks)
+
+
+def wait_until_only(known: Callable[[], set[int]], marks: list[str]) -> None:
+    left = set(leaks.processes(marks)) - known()
+    give_up = time.monotonic() + leaks.PATIENCE_S
+    while left and time.monotonic() < give_up:
+        threading.Event().wait(0.02)
+        left &= set(leaks.processes(marks)) - known()
+    assert left == set()
 
 
 def schedule(choose: random.Random) -> list[str]:

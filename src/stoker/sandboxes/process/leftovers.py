@@ -6,42 +6,28 @@ A process is known by its environment, which names a scratch folder below our ro
 from __future__ import annotations
 
 import os
-import select
-import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from stoker.linux.processes import kill_and_wait
 from stoker.linux.removal import is_part, remove
 
-PATIENCE_MS = 2000  # for a killed process to be gone; one that waits for a dead disk may take for ever
+PATIENCE_S = 2.0  # for a killed process to be gone; one that waits for a dead disk may take for ever
 
 
 def sweep(root: Path, name: str = "") -> None:
     """End every process of one sandbox, or of all, and remove its folder; blocks meanwhile."""
     marker = os.fsencode(f"TMPDIR={root}/{name}")
-    for pid in _find_marked(marker, is_whole=bool(name)):
-        _kill_and_wait(pid)
+    give_up = time.monotonic() + PATIENCE_S
+    # Again until there is none: what forks while we kill is found in the next round.
+    while (pids := list(_find_marked(marker, is_whole=bool(name)))) and time.monotonic() < give_up:
+        kill_and_wait(pids, give_up)
     for entry in _folders(root):
         if not name or is_part(entry, name):
             with suppress(OSError):
                 remove(root, entry)
-
-
-def _kill_and_wait(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:  # it has ended
-        return
-    try:
-        os.kill(pid, signal.SIGKILL)
-        ended = select.poll()
-        ended.register(pidfd, select.POLLIN)
-        ended.poll(PATIENCE_MS)
-    except ProcessLookupError:
-        """It has ended meanwhile."""
-    finally:
-        os.close(pidfd)
 
 
 def _find_marked(marker: bytes, is_whole: bool) -> Iterator[int]:

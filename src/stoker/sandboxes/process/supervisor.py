@@ -105,12 +105,13 @@ class Supervisor:
     def _start(self, descriptors: list[int]) -> str:
         """Fork the program; what went wrong, or nothing."""
         said, saying = os.pipe()
+        supervisor = os.getpid()
         try:
             self._main = os.fork()
         except OSError as error:
             return f"no process could be made: {error.strerror}"
         if self._main == 0:
-            _become_program(self._order, descriptors, saying)
+            _become_program(self._order, descriptors, saying, supervisor)
         self._pidfd = os.pidfd_open(self._main)
         for descriptor in (*descriptors, saying):
             os.close(descriptor)
@@ -169,12 +170,14 @@ class Supervisor:
         )
 
 
-def _become_program(order: dict[str, Any], descriptors: list[int], saying: int) -> NoReturn:
+def _become_program(order: dict[str, Any], descriptors: list[int], saying: int, supervisor: int) -> NoReturn:
     """Turn this process into the sandbox's program; never returns."""
     saying = fcntl.fcntl(saying, fcntl.F_DUPFD_CLOEXEC, 32)
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:
+            os._exit(CANNOT_START)  # it was killed before we asked to be told
         _arrange_descriptors(descriptors)
         for number in IGNORED:
             signal.signal(number, signal.SIG_DFL)
