@@ -21,12 +21,16 @@ from stoker.sandboxes.process import Backend, Settings
 from stoker.types import Limits
 
 DAEMON = """
+heard, told = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         say('daemon', os.getpid())
+        os.close(told)
         while True: time.sleep(3600)
     os._exit(0)
+os.close(told)
+os.read(heard, 1)  # nothing: its end, when the daemon has spoken
 os.wait()
 """
 FOR_EVER = "while True: time.sleep(3600)\n"
