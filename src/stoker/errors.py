@@ -16,7 +16,9 @@ class NodeError(Exception):
     code = "node_error"
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip())
+        message = message or (type(self).__doc__ or "").strip()
+        # Names of files stand in messages, and need not be text: a message always is.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
     @property
     def message(self) -> str:

@@ -36,6 +36,8 @@ BUSY_SHARE = 0.7  # of the time of an attack that takes long, the node itself ma
 LONG_S = 0.8
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 LEAST_S = 0.01  # a call that takes less is not measured against itself
+# Small enough that what has no end is met soon.
+SETTINGS = {"STOKER_LOG_LEVEL": "warning", "STOKER_MAX_MEMBERS": "2000", "STOKER_BUILD_TIMEOUT_S": "12"}
 RUNTIMES = {"python": "main.handler", "nodejs": "index.handler"}
 
 
@@ -167,8 +169,17 @@ class Arena:
         assert answer.status == 201, answer
         self._deployed.add(name)
 
+    def forget(self, name: str) -> None:
+        """Take a function away; the next who is ready for it deploys it anew."""
+        assert self.node.ask("DELETE", f"/functions/{name}").status == 200
+        self._deployed.discard(name)
+
     def call(self, name: str, attack: str, **event: Any) -> Answer:
         return self.node.call(name, {"attack": attack, **event})
+
+    def hello(self) -> Answer:
+        """A call that harms nobody."""
+        return self.call(self.ready("python", "10s"), "peace.hello")
 
     # What holds around an attack
 
@@ -176,9 +187,9 @@ class Arena:
     def watched(self, then: Callable[[], Answer], clean_s: float = CLEAN_S) -> Iterator[None]:
         """Whatever happens inside, it happens to nobody else, and `then`, the next call, is answered well."""
         self._settle()
-        began, used = time.monotonic(), self._cpu_s()
+        began, used = time.monotonic(), self.cpu_s()
         yield
-        took, used = time.monotonic() - began, self._cpu_s() - used
+        took, used = time.monotonic() - began, self.cpu_s() - used
         assert took < LONG_S or used / took < BUSY_SHARE, (
             f"the node was at work for {used:.1f} of {took:.1f} s"
         )
@@ -214,7 +225,7 @@ class Arena:
             assert time.monotonic() < give_up, f"left: {dict(grown)}, {pool}\n{leaks.found(self._marks)}"
             threading.Event().wait(PAUSE_S)
 
-    def _cpu_s(self) -> float:
+    def cpu_s(self) -> float:
         """What the node itself has used of the processors; no child of it."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:13])) * TICK_S
@@ -226,5 +237,5 @@ class Arena:
 
 @contextmanager
 def arena(sandbox: str, program: Path) -> Iterator[Arena]:
-    with running(sandbox, STOKER_LOG_LEVEL="warning") as node, Arena(node, program, sandbox).open() as one:
+    with running(sandbox, **SETTINGS) as node, Arena(node, program, sandbox).open() as one:
         yield one

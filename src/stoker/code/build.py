@@ -121,6 +121,7 @@ class _Build:
         function = await asyncio.to_thread(draft.read, root)
         await self._prepare(root, function)
         contents = await asyncio.to_thread(self._finish, root)
+        await asyncio.to_thread(self._check_same, draft, function)
         manifest = Manifest(
             digest=digest,
             key=draft.key,
@@ -155,6 +156,11 @@ class _Build:
         take(self._work, root.relative_to(self._work).parts, code)
         terms = self._terms
         return seal(code, terms.build_size_bytes, terms.build_members)
+
+    def _check_same(self, draft: Draft, function: Function) -> None:
+        """A build makes code ready; what the function may do was said before, by its owner."""
+        if draft.read(self._stage / "ready" / "code") != function:
+            raise BuildFailed(f"{self._key}: the build changed config.json, which is not its to change")
 
     async def _step(self, step: str, event: dict[str, object], network: Network) -> None:
         limits = self._terms.build_limits(self._deadline - time.monotonic())

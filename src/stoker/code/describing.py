@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
+from stoker.code.drafts import names_in
 from stoker.code.terms import Terms
 from stoker.egress import MOST_TARGETS, read_target
 from stoker.errors import BadCode, Refused
@@ -230,8 +231,8 @@ def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> 
     name = key.partition("/")[2]
     if not wish.runtime:
         raise BadCode(f"nothing says which runtime {name!r} is for")
-    if (root / RESERVED).exists() and not (root / RESERVED).is_dir():
-        raise BadCode(f"{RESERVED!r} is Stoker's own folder; no package may hold a file of that name")
+    if os.path.lexists(root / RESERVED) and not stat.S_ISDIR(os.lstat(root / RESERVED).st_mode):
+        raise BadCode(f"{RESERVED!r} is Stoker's own folder; no package may hold a file or link of that name")
     if wish.egress and wish.network is not Network.EGRESS:
         raise BadCode("'egress' is given, but 'network' is 'none'; it must be 'egress'")
     choice = choose(wish.runtime)
@@ -269,12 +270,20 @@ def _check_entry(name: str, handler: str, runtime: Runtime, root: Path) -> None:
     parts = entry.split("/")
     if entry.startswith("/") or ".." in parts or "\0" in entry:
         raise BadCode(f"the handler {handler!r} of {name!r} leads out of the package")
-    if not (root / entry).is_file():
-        there = ", ".join(sorted(os.listdir(root))[:8])
+    if not _is_inside(root / entry, root):
         raise BadCode(
             f"the package of {name!r} has no {entry}, which {runtime.name} needs "
-            f"for the handler {handler!r}; it holds {there}"
+            f"for the handler {handler!r}; it holds {names_in(root)}"
         )
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether a path leads to a file of the package. HOLDS: nobody changes the package meanwhile.
+
+    A build may have left a link to anywhere; not even whether that exists is anybody's business.
+    """
+    end = os.path.realpath(path)
+    return end.startswith(os.path.realpath(root) + os.sep) and os.path.isfile(end)
 
 
 def _read_small(path: Path) -> bytes | None:

@@ -13,6 +13,7 @@ from stoker.code.sources import Package
 from stoker.errors import BadCode
 from stoker.types import Function
 
+MAX_NAMES = 8
 NOISE = frozenset({"__MACOSX", ".DS_Store"})
 
 
@@ -42,6 +43,13 @@ class Catalog(Protocol):
         ...
 
 
+def names_in(folder: Path) -> str:
+    """The first few names in a folder, for people to read."""
+    names = sorted(os.listdir(folder))
+    shown = [name if name.isprintable() else ascii(name) for name in names[:MAX_NAMES]]
+    return ", ".join(shown) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+
+
 def root_named(name: str) -> Callable[[Path], Path]:
     """For packages with one top folder named after the function, or with none at all."""
 
@@ -50,8 +58,7 @@ def root_named(name: str) -> Callable[[Path], Path]:
             return tree / name
         if (tree / "config.json").is_file():
             return tree
-        there = ", ".join(sorted(os.listdir(tree))[:8])
-        raise BadCode(f"the package of {name!r} has no folder {name!r} at its top; it holds {there}")
+        raise BadCode(f"the package of {name!r} has no folder {name!r} at its top; it holds {names_in(tree)}")
 
     return find
 

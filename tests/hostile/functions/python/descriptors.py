@@ -149,13 +149,6 @@ def gifts_pages_to_the_pipes(event):
     return []
 
 
-def system_v_left_behind(event):
-    libc.shmget(0x5701, 4096, 0o1666)
-    libc.semget(0x5701, 1, 0o1666)
-    libc.msgget(0x5701, 0o1666)
-    return []
-
-
 # The channel
 
 
