@@ -51,13 +51,17 @@ class Networks:
         if self._is_untouched(namespace):
             self._free.append(namespace)
         else:
-            self._drop(namespace)
+            self.drop(namespace)
 
     def close(self) -> None:
         while self._free:
-            self._drop(self._free.pop())
+            self.drop(self._free.pop())
 
-    def _drop(self, namespace: int) -> None:
+    def counters_of(self, namespace: int) -> int:
+        """A descriptor of the table of its interfaces' counters; ours."""
+        return self._counters[namespace]
+
+    def drop(self, namespace: int) -> None:
         os.close(self._counters.pop(namespace))
         os.close(namespace)
 
@@ -73,8 +77,20 @@ class Networks:
             setns(self._home, CLONE_NEWNET)
 
     def _is_untouched(self, namespace: int) -> bool:
-        loopback = os.pread(self._counters[namespace], 4096, 0).splitlines()[2].split()
-        return loopback[0] == b"lo:" and not any(map(int, loopback[1:]))
+        counted = _read_counters(self._counters[namespace])
+        return counted.keys() == {b"lo"} and not any(counted[b"lo"])
+
+
+def read_traffic(counters: int) -> tuple[int, int]:
+    """Bytes in and out of every interface but the loopback, of a namespace by the table of its counters."""
+    rows = [row for name, row in _read_counters(counters).items() if name != b"lo"]
+    return sum(row[0] for row in rows), sum(row[8] for row in rows)
+
+
+def _read_counters(descriptor: int) -> dict[bytes, list[int]]:
+    """Each interface's, sixteen numbers: received first, then sent."""
+    rows = (line.partition(b":") for line in os.pread(descriptor, 4096, 0).splitlines()[2:])
+    return {name.strip(): list(map(int, numbers.split())) for name, _, numbers in rows}
 
 
 def _enter_new() -> tuple[int, int]:

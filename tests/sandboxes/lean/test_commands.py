@@ -18,10 +18,12 @@ from stoker.sandboxes.contract import SandboxSpec
 from stoker.sandboxes.lean import Backend
 from stoker.sandboxes.lean.packets import (
     DESTROY,
+    EGRESS,
     FAILED,
     HAS_CODE,
     HAS_WORKSPACE,
     HEAD,
+    HOST_NETWORK,
     MAKE,
     MAKE_BODY,
     READY,
@@ -31,7 +33,7 @@ from stoker.sandboxes.lean.packets import (
     send,
     unpack,
 )
-from stoker.sandboxes.lean.privileged.main import take_make
+from stoker.sandboxes.lean.privileged.orders import take_make
 from stoker.types import MEBIBYTE, Limits
 
 GOOD = Make(0, 0, 64 * MEBIBYTE, 1000, 16, MEBIBYTE, 100, b"guest")
@@ -96,7 +98,14 @@ def test_the_helper_lives_through_every_packet(link: socket.socket, packet: byte
     ("change", "descriptors", "complaint"),
     [
         ({"launch": 1}, (), "launch 1 of 1"),
-        ({"flags": 8}, (), "flags 0x8"),
+        ({"flags": 16}, (), "flags 0x10"),
+        ({"flags": HOST_NETWORK | EGRESS}, (), "flags 0xc"),
+        ({"egress": (b"example.org",)}, (), "1 targets for flags 0x0"),
+        ({"flags": EGRESS, "egress": (b"a",) * 65}, (), "65 targets"),
+        ({"flags": EGRESS, "egress": (b"Example.org",)}, (), "one form"),
+        ({"flags": EGRESS, "egress": (b"127.0.0.1",)}, (), "nothing opens"),
+        ({"flags": EGRESS, "egress": (b'"; flush ruleset',)}, (), "a name"),
+        ({"flags": EGRESS, "egress": (b"\xff",)}, (), "ascii"),
         ({"flags": HAS_CODE}, (), "0 descriptors for flags 0x1"),
         ({}, ("/",), "1 descriptors for flags 0x0"),
         ({"flags": HAS_CODE | HAS_WORKSPACE}, ("/",), "1 descriptors for flags 0x3"),
@@ -116,14 +125,16 @@ def test_every_field_of_an_order_is_checked(
     opened = [os.open(path, os.O_PATH) for path in descriptors]
     try:
         with pytest.raises(ValueError, match=complaint):
-            take_make(MAKE_BODY.pack(*GOOD._replace(**change)), opened, 1)
+            take_make(GOOD._replace(**change).pack(), opened, 1)
     finally:
         for descriptor in opened:
             os.close(descriptor)
 
 
 def test_a_good_order_is_taken_as_it_is() -> None:
-    assert take_make(MAKE_BODY.pack(*GOOD), [], 1) == GOOD
+    assert take_make(GOOD.pack(), [], 1) == GOOD
+    narrowed = GOOD._replace(flags=EGRESS, egress=(b"example.org:443", b"203.0.113.0/24"))
+    assert list(map(str, take_make(narrowed.pack(), [], 1).egress)) == ["example.org:443", "203.0.113.0/24"]
 
 
 async def test_ending_what_was_never_made_ends_nothing(lean: Backend) -> None:
@@ -165,5 +176,5 @@ def _ask_for_workspace(backend: Backend, folder: str) -> bytes:
     receive(end)
     privileges.give_up("", 64_321, [])
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    send(end, pack(MAKE, 1, MAKE_BODY.pack(*GOOD._replace(flags=HAS_WORKSPACE))), (descriptor,))
+    send(end, pack(MAKE, 1, GOOD._replace(flags=HAS_WORKSPACE).pack()), (descriptor,))
     return receive(end)[0]

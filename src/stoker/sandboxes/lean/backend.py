@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
-from stoker.errors import BackendLost, BackendUnavailable, NodeError, SandboxFailed, SandboxLost
+from stoker.errors import BackendLost, BackendUnavailable, NodeError, SandboxFailed, SandboxLost, Unsupported
 from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.rootless import is_root
 from stoker.linux.seccomp import compile_policy
@@ -29,6 +29,7 @@ from stoker.sandboxes.contract import CODE_PATH, WORKSPACE_PATH, Abilities, Laun
 from stoker.sandboxes.lean.link import Link
 from stoker.sandboxes.lean.packets import (
     DESTROY,
+    EGRESS,
     ENDED,
     FAILED,
     HAS_CODE,
@@ -40,13 +41,12 @@ from stoker.sandboxes.lean.packets import (
     MADE,
     MADE_BODY,
     MAKE,
-    MAKE_BODY,
     READY,
     Make,
     pack,
 )
 from stoker.sandboxes.lean.policy import POLICY
-from stoker.sandboxes.lean.problems import find_problems, kernel
+from stoker.sandboxes.lean.problems import find_egress_problem, find_problems, kernel
 from stoker.sandboxes.lean.sandbox import Sandbox, Traces, ending_of
 from stoker.sandboxes.lean.settings import Settings
 from stoker.types import MEBIBYTE, Ending, Limits, Network
@@ -66,6 +66,7 @@ sys.modules[room.__name__] = room
 from stoker.sandboxes.lean.privileged.main import main
 main()
 """
+RESOLVE = START.replace("privileged", "resolver")
 
 
 class Order:
@@ -107,6 +108,7 @@ class Backend(contract.Backend):
         self._orders: dict[int, Order] = {}
         self._sandboxes: dict[int, Sandbox] = {}
         self._ids: set[str] = set()
+        self._egress_problem: Problem | None = None
         self.abilities = self._find_abilities()
 
     def __repr__(self) -> str:
@@ -128,15 +130,16 @@ class Backend(contract.Backend):
         return [] if self._process is not None else find_problems()
 
     def lacks(self, network: Network) -> Problem | None:
-        if network is Network.EGRESS:
-            return Problem("lean sandboxes cannot give it in this version", "ask for the network 'none'")
-        return None
+        if network is not Network.EGRESS:
+            return None
+        return self._egress_problem if self._process is not None else find_egress_problem()
 
     def prepare(self) -> None:
         """Start the helper. Returns at once; `open` waits for it."""
         problems = find_problems()
         if problems:
             raise BackendUnavailable("; ".join(map(str, problems)))
+        self._egress_problem = find_egress_problem()
         self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         source = __file__.rsplit("/stoker/", 1)[0]
         # Its own session: a Ctrl-C in the node's terminal is for the node to act on.
@@ -149,11 +152,11 @@ class Backend(contract.Backend):
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(self._words(theirs.fileno()))
+        self._process.stdin.write(self._words(theirs.fileno(), source))
         self._process.stdin.close()
         theirs.close()
 
-    def _words(self, link: int) -> bytes:
+    def _words(self, link: int, source: str) -> bytes:
         """The helper's settings; marshal, because both ends are this interpreter and it costs no import."""
         starts = [
             (
@@ -166,6 +169,7 @@ class Backend(contract.Backend):
             )
             for launch in self._launches
         ]
+        filters = compile_policy(POLICY)
         return marshal.dumps(
             {
                 "link": link,
@@ -175,14 +179,26 @@ class Backend(contract.Backend):
                 "uid_base": self._settings.first_uid,
                 "bounds_processes": self.abilities.limits_pids,
                 "cgroup_parent": self._settings.cgroup_parent,
+                "egress": (
+                    self._settings.egress_private,
+                    self._settings.name_servers(),
+                    self._settings.resolver_uid,
+                    self._resolver(source),
+                    filters,
+                ),
                 "code_path": CODE_PATH,
                 "workspace_path": WORKSPACE_PATH,
-                "filters": compile_policy(POLICY),
+                "filters": filters,
                 "spares": self._settings.spares,
                 "eager": self._settings.eager,
                 "starts": starts,
             }
         )
+
+    def _resolver(self, source: str) -> tuple[str, ...]:
+        """How it is started."""
+        name = f"stoker-resolver-{self._settings.node_id}"
+        return (sys.executable, "-I", "-c", RESOLVE, name, source)
 
     async def open(self) -> None:
         if self._end is None:
@@ -243,9 +259,13 @@ class Backend(contract.Backend):
             raise SandboxFailed(f"there is a sandbox {spec.id!r} already")
         flags = HAS_CODE if spec.code else 0
         flags |= HAS_WORKSPACE if spec.workspace else 0
-        flags |= HOST_NETWORK if spec.network is Network.HOST else 0
+        flags |= {Network.HOST: HOST_NETWORK, Network.EGRESS: EGRESS}.get(spec.network, 0)
+        lack = self.lacks(spec.network)
+        if lack is not None:
+            raise Unsupported(f"no sandbox with the network {spec.network.value!r} here: {lack}")
         try:
-            return MAKE_BODY.pack(*_bounded(launch, flags, spec.id, spec.limits))
+            order = _bounded(launch, flags, spec.id, spec.limits)
+            return order._replace(egress=tuple(text.encode() for text in spec.egress)).pack()
         except struct.error:
             raise SandboxFailed(f"bounds that no sandbox can have: {spec.limits}") from None
 

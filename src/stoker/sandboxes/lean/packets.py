@@ -2,7 +2,7 @@
 
 Each travels whole over a SOCK_SEQPACKET socketpair, with the descriptors it speaks of. The first byte
 is its kind, the next eight the number of the sandbox it is about. The helper believes the node
-nothing but what these shapes can say; it checks each field (`take_make`).
+nothing but what these shapes can say; it checks each field (`privileged.orders`).
 
     node   -> helper   MAKE, DESTROY
     helper -> node     READY, MADE, KILLED, FAILED, ENDED; its guardian: LOST
@@ -20,7 +20,7 @@ from __future__ import annotations
 import array
 import socket
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAKE, DESTROY = 1, 2
 READY, MADE, FAILED, ENDED, LOST, KILLED = 17, 18, 19, 20, 21, 22
@@ -28,13 +28,14 @@ SETUP, FORK = 33, 34
 UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
 GO, RUNNING, STATUS, TROUBLE = b"G", b"R", b"S", b"T"
 
-HAS_CODE, HAS_WORKSPACE, HOST_NETWORK = 1, 2, 4
+HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, EGRESS = 1, 2, 4, 8
 
 HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
 FORK_BODY = struct.Struct("=QIQIBB")
-ENDED_BODY = struct.Struct("=iIIqqB")
+TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after MAKE_BODY, for EGRESS
+ENDED_BODY = struct.Struct("=iIIqqBqq")
 MADE_BODY = struct.Struct("=i")  # its first process; then, to the end, the name of its cgroup
 KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
 FORKED_BODY = struct.Struct("=i")
@@ -60,6 +61,11 @@ class Make(NamedTuple):
     scratch_bytes: int
     scratch_inodes: int
     name: bytes
+    egress: tuple[Any, ...] = ()
+    """The targets that EGRESS is narrowed to: as texts where it is packed, read where it has been checked."""
+
+    def pack(self) -> bytes:
+        return MAKE_BODY.pack(*self[:-1]) + b"".join(TARGET_BODY.pack(text) for text in self.egress)
 
 
 class Fork(NamedTuple):
@@ -88,6 +94,8 @@ class Ended(NamedTuple):
     cpu_ns: int
     memory_peak_bytes: int
     destroyed: int
+    network_in_bytes: int
+    network_out_bytes: int
 
 
 def pack(kind: int, number: int, body: bytes = b"") -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 from pathlib import Path
 
+from stoker.linux import nftables
 from stoker.linux.rootless import Obstacle, find_obstacle, is_root
 from stoker.linux.seccomp import is_available
 from stoker.linux.syscalls import OLD, is_supported_machine
@@ -39,6 +41,19 @@ def find_problems() -> list[Problem]:
     if obstacle is not None and (os.geteuid() != 0 or obstacle.step in NEEDED_BY_ROOT):
         found.append(_problem_of(obstacle))
     return found
+
+
+def find_egress_problem() -> Problem | None:
+    """Why its sandboxes cannot be let out to the internet; None when they can. Leaves no trace."""
+    if not is_root():
+        return Problem(
+            "it changes the machine's network, for which the node has to be started by root", "use sudo"
+        )
+    if not nftables.is_available():
+        return Problem(f"{nftables.LIBRARY} is missing", "install it: apt install nftables")
+    if importlib.util.find_spec("dns") is None:
+        return Problem("dnspython is missing", "pip install dnspython")
+    return None
 
 
 def _problems_of_root() -> list[Problem]:

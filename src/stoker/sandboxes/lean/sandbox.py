@@ -12,6 +12,7 @@ import msgspec
 
 from stoker.linux.cgroups import CPU, FORKS_REFUSED, MEMORY_PEAK, OOM_KILLS, Group
 from stoker.linux.family import spent
+from stoker.linux.network import read_traffic
 from stoker.sandboxes import contract
 from stoker.sandboxes.lean.packets import ENDED_BODY, NOT_COUNTED, Ended
 from stoker.types import Ending, Hits, Usage
@@ -61,7 +62,7 @@ class Sandbox(contract.Sandbox):
         self.id = id
         channel, *self._descriptors = descriptors
         self.channel = socket.socket(fileno=channel)
-        self.stdout, self.stderr, self.permits, self._scratch = self._descriptors
+        self.stdout, self.stderr, self.permits, self._scratch, *self._traffic = self._descriptors
         self.code_path = contract.CODE_PATH
         self.workspace_path = contract.WORKSPACE_PATH
         self.ended = asyncio.get_running_loop().create_future()
@@ -90,7 +91,11 @@ class Sandbox(contract.Sandbox):
             return self.ended.result().usage
         if self._is_closed:
             return Usage()
-        return self.traces.usage()
+        usage = self.traces.usage()
+        if self._traffic:
+            received, sent = read_traffic(self._traffic[0])
+            return msgspec.structs.replace(usage, network_in_bytes=received, network_out_bytes=sent)
+        return usage
 
     def hits(self) -> Hits:
         if self._is_closed:
@@ -105,10 +110,17 @@ def is_full(folder: int) -> bool:
     return not state.f_bavail or not state.f_favail
 
 
-def usage_of(memory_peak_bytes: int | None, cpu_ns: int | None) -> Usage:
+def usage_of(
+    memory_peak_bytes: int | None,
+    cpu_ns: int | None,
+    in_bytes: int | None = None,
+    out_bytes: int | None = None,
+) -> Usage:
     return Usage(
         cpu_ms=None if cpu_ns is None else cpu_ns / 1e6,
         memory_peak_bytes=memory_peak_bytes,
+        network_in_bytes=in_bytes,
+        network_out_bytes=out_bytes,
     )
 
 
@@ -124,7 +136,7 @@ def ending_of(body: bytes) -> Ending:
         out_of_memory=ended.oom_kills > 0 and (bool(ended.destroyed) or number == signal.SIGKILL),
         destroyed=bool(ended.destroyed),
         hits=Hits(oom_kills=ended.oom_kills, forks_refused=ended.forks_refused),
-        usage=usage_of(_counted(ended.memory_peak_bytes), _counted(ended.cpu_ns)),
+        usage=usage_of(*map(_counted, (ended.memory_peak_bytes, ended.cpu_ns, *ended[-2:]))),
     )
 
 

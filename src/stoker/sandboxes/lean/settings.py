@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from stoker.egress import read_servers
+
 # Above what systemd gives to containers, below what some programs read as a negative number.
+RESOLV_CONF = Path("/etc/resolv.conf")
 UID_FIRST, UID_RANGES, UID_RANGE = 0x7000_0000, 4095, 0x1_0000
 
 
@@ -16,6 +20,10 @@ class HasNodeId(Protocol):
 
     @property
     def node_id(self) -> str: ...
+    @property
+    def egress_private(self) -> str: ...
+    @property
+    def dns_servers(self) -> str: ...
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +36,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_parent: str = ""
     """The group below which ours are made, for example a delegated one; empty: the root of each tree."""
 
+    egress_private: str = ""
+    """The private networks that sandboxes with egress may reach."""
+    dns_servers: str = ""
+    """Where their names are asked for; empty: where the host asks."""
     spares: int = 2
     """How many sandboxes of each launch in use wait, walled in and started, for whoever comes next."""
     eager: int = 1
@@ -36,7 +48,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, settings: HasNodeId) -> Settings:
         """What the node's own settings say."""
-        return cls(node_id=settings.node_id)
+        return cls(
+            node_id=settings.node_id,
+            egress_private=settings.egress_private,
+            dns_servers=settings.dns_servers,
+        )
+
+    @property
+    def resolver_uid(self) -> int:
+        """The user that the resolver becomes: the last of the node's."""
+        return self.first_uid + UID_RANGE - 1
+
+    def name_servers(self) -> tuple[tuple[str, int], ...]:
+        """Whom the resolver asks: as the settings say, or else the host."""
+        return read_servers(self.dns_servers) or _host_servers()
 
     @property
     def first_uid(self) -> int:
@@ -44,3 +69,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return self.uid_base
         spread = int.from_bytes(self.node_id.encode(), "big") % UID_RANGES
         return UID_FIRST + spread * UID_RANGE
+
+
+def _host_servers() -> tuple[tuple[str, int], ...]:
+    """Those of its /etc/resolv.conf; as the C library has it, itself where there are none."""
+    try:
+        lines = RESOLV_CONF.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    words = [line.split() for line in lines]
+    found: list[tuple[str, int]] = []
+    for word in words:
+        if word[:1] == ["nameserver"] and len(word) > 1:
+            try:
+                found += read_servers(f"[{word[1]}]" if ":" in word[1] else word[1])
+            except ValueError:
+                continue
+    return tuple(found) or (("127.0.0.1", 53),)

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import marshal
 import os
-import re
 import resource
 import signal
 import socket
-import stat
-import struct
 import sys
 from typing import Any
 
@@ -26,20 +23,18 @@ from stoker.linux.processes import Reaped, children, reap
 from stoker.linux.rootless import become_root_of_own
 from stoker.linux.syscalls import pidfd_open
 from stoker.linux.users import UserNamespaces
+from stoker.sandboxes.lean.egress.block import claim_block, tag_of
+from stoker.sandboxes.lean.egress.way import Way, sweep
 from stoker.sandboxes.lean.packets import (
     DESTROY,
     ENDED,
     ENDED_BODY,
     FAILED,
-    HAS_CODE,
-    HAS_WORKSPACE,
-    HOST_NETWORK,
     KILLED,
     KILLED_BODY,
     MADE,
     MADE_BODY,
     MAKE,
-    MAKE_BODY,
     MAX_TEXT,
     NOT_COUNTED,
     READY,
@@ -56,37 +51,14 @@ from stoker.sandboxes.lean.packets import (
 )
 from stoker.sandboxes.lean.privileged.guardian import guard
 from stoker.sandboxes.lean.privileged.loop import Loop
+from stoker.sandboxes.lean.privileged.orders import take_make
 from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox, Slots
 from stoker.sandboxes.lean.privileged.spares import FIRST_NUMBER, Spares
 from stoker.sandboxes.lean.privileged.watch import Watch
 from stoker.sandboxes.lean.privileged.zygotes import Nursery, Start, close_all
 
-NAME = re.compile(rb"[a-z0-9_-][a-z0-9_.-]{0,63}")
-SLOTS = 65_536
+SLOTS = 65_535  # of the 65,536 user ids of a node; the last is the resolver's
 PREDECESSOR_S = 10.0  # a helper whose node has gone needs this long at most for its cleaning
-
-
-def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
-    """The order in a packet, every field checked. Raises `ValueError` with what is wrong."""
-    try:
-        order = Make(*MAKE_BODY.unpack(body))
-    except struct.error as error:
-        raise ValueError(f"a MAKE packet of another shape: {error}") from None
-    order = order._replace(name=order.name.rstrip(b"\0"))
-    if order.launch >= launches:
-        raise ValueError(f"launch {order.launch} of {launches}")
-    if not NAME.fullmatch(order.name):
-        raise ValueError(f"{order.name!r} is no name for a sandbox")
-    if order.flags & ~(HAS_CODE | HAS_WORKSPACE | HOST_NETWORK):
-        raise ValueError(f"flags {order.flags:#x}")
-    bounds = (order.memory_bytes, order.millicpus, order.pids, order.scratch_bytes, order.scratch_inodes)
-    if not all(0 < bound < 2**62 for bound in bounds) or order.pids > 2**22:
-        raise ValueError(f"bounds {bounds}")
-    if len(descriptors) != bool(order.flags & HAS_CODE) + bool(order.flags & HAS_WORKSPACE):
-        raise ValueError(f"{len(descriptors)} descriptors for flags {order.flags:#x}")
-    if not all(stat.S_ISDIR(os.fstat(descriptor).st_mode) for descriptor in descriptors):
-        raise ValueError("a descriptor that is not a folder's")
-    return order
 
 
 class Helper:
@@ -231,6 +203,8 @@ class Helper:
             return
         try:
             sandbox.assign()
+            if sandbox.number < FIRST_NUMBER:
+                sandbox.admit()
         except OSError as error:
             sandbox.trouble = str(error)
             sandbox.end()
@@ -244,7 +218,7 @@ class Helper:
 
     def zygote_ended(self) -> None:
         known = {sandbox.pid for sandbox in self._sandboxes.values()}
-        known |= {nursery.pid for nursery in self._nurseries}
+        known |= {nursery.pid for nursery in self._nurseries} | self._means.way.pids
         for pid in children() - known:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -294,7 +268,7 @@ class Helper:
 
     def _finish(self, sandbox: Sandbox, reaped: Reaped | None = None) -> None:
         """Count, give everything back, and tell the node."""
-        counts = sandbox.counts()
+        counts, carried = sandbox.counts(), sandbox.carried()
         if reaped is not None:
             peak, cpu_ns = max(reaped.peak_bytes, sandbox.peak_bytes), max(reaped.cpu_ns, sandbox.cpu_ns)
             counts = counts.filled_up(sandbox.oom_kills, peak, cpu_ns)
@@ -312,6 +286,7 @@ class Helper:
                 NOT_COUNTED if counts.cpu_ns is None else counts.cpu_ns,
                 NOT_COUNTED if counts.memory_peak_bytes is None else counts.memory_peak_bytes,
                 sandbox.is_destroyed,
+                *carried,
             )
             self._tell(pack(ENDED, sandbox.number, ENDED_BODY.pack(*ended)))
         else:
@@ -379,6 +354,18 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
         text = f"what an earlier life of this node left cannot be removed: {error}"
         send(link, pack(FAILED, 0, text.encode()[:MAX_TEXT]))
         return
+    tag = tag_of(config["node_id"])
+    block = None
+    if config["is_root"]:
+        sweep_network(tag)
+        block = claim_block(tag)
+    loop = Loop()
+    way = Way(
+        tag,
+        block,
+        config["egress"],
+        lambda descriptor, call: loop.watch(descriptor, call) if call else loop.unwatch(descriptor),
+    )
     means = Means(
         groups,
         Networks(can_come_back=config["is_root"]),
@@ -388,11 +375,11 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
         Slots(SLOTS),
         config["uid_base"] if config["is_root"] else 0,
         config["bounds_processes"],
+        way,
         config["code_path"],
         config["workspace_path"],
     )
-    loop = Loop()
-    starts = [Start(*start) for start in config["starts"]]
+    starts = [Start(*(*start, block.gateway if block else "")) for start in config["starts"]]
     helper = Helper(link, first, means, loop, Spares(len(starts), config["spares"]))
     try:
         helper.open(starts, tuple(config["filters"]), config["eager"])
@@ -400,3 +387,12 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
         loop.run(helper.make_spare)
     finally:
         groups.sweep()  # a fault of ours must not outlive us either
+        way.close()
+
+
+def sweep_network(tag: str) -> None:
+    """Remove what an earlier life has left. What cannot be removed does no harm to who needs no egress."""
+    try:
+        sweep(tag)
+    except OSError as error:
+        print(f"egress: what an earlier life left cannot be removed: {error}", file=sys.stderr, flush=True)

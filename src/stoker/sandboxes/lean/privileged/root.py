@@ -46,7 +46,11 @@ LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd
 
 
 def enter_root(
-    shows: Iterable[tuple[str, str]], boot: list[tuple[str, str]], boot_folder: str, is_root: bool
+    shows: Iterable[tuple[str, str]],
+    boot: list[tuple[str, str]],
+    boot_folder: str,
+    is_root: bool,
+    name_server: str,
 ) -> None:
     """Leave the host's mounts for a root of our own, with `boot` (names and texts of files) to start from.
 
@@ -60,6 +64,9 @@ def enter_root(
         copies.append((copy_of("/proc", READ_ONLY, recursive=True), BORROWED_PROC))
     mount("tmpfs", SITE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     _fill(Path(SITE), is_root)
+    if name_server:
+        # In every root: whether a sandbox can reach it is not decided yet.
+        Path(SITE, "etc/resolv.conf").write_text(f"nameserver {name_server}\noptions timeout:5 attempts:2\n")
     make_root(SITE)
     # Only now that a link can lead nowhere but into our own root.
     for copy, target in copies:

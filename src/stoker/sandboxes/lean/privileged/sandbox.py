@@ -12,20 +12,22 @@ import errno
 import heapq
 import os
 import socket
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stoker.linux.cgroups import Bounds, Counts, Group, Groups
 from stoker.linux.family import spent
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, try_map_users
-from stoker.linux.network import Networks
+from stoker.linux.network import Networks, read_traffic
 from stoker.linux.permits import make_permits
 from stoker.linux.processes import kill, user_of
 from stoker.linux.users import User, UserNamespaces, make_user_namespace
 from stoker.sandboxes.lean.packets import (
+    EGRESS,
     GO,
     HAS_CODE,
     HAS_WORKSPACE,
     HOST_NETWORK,
+    NOT_COUNTED,
     RUNNING,
     STATUS,
     TROUBLE,
@@ -34,6 +36,10 @@ from stoker.sandboxes.lean.packets import (
     Make,
     receive,
 )
+
+if TYPE_CHECKING:
+    from stoker.sandboxes.lean.egress.network import Connection
+    from stoker.sandboxes.lean.egress.way import Way
 
 OUR_PROCESSES = 1  # the first process of each sandbox is not the function's
 
@@ -73,6 +79,7 @@ class Means(NamedTuple):
     """The first of the users that sandboxes are outside, one each; 0: they are all root of our namespace."""
     bounds_processes: bool
     """The kernel counts the processes of a user in each of his namespaces for itself."""
+    way: Way
     code_path: str
     workspace_path: str
 
@@ -109,6 +116,7 @@ class Sandbox:
         self._trees: list[tuple[int, str]] = []
         self._group: Group | None = None
         self._slot = self._network = -1
+        self._connection: Connection | None = None
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "starting" if self.pid else "ordered"
@@ -139,6 +147,8 @@ class Sandbox:
         given.append(os.dup(means.networks.host if self._network < 0 else self._network))
         given.append(os.dup(namespace))
         given += group.joining()
+        if order.flags & EGRESS:
+            self._connection = means.way.connect(self._network)
         return Fork(
             order.scratch_bytes,
             order.scratch_inodes,
@@ -216,7 +226,7 @@ class Sandbox:
         given.append(inside)
 
     def assign(self) -> None:
-        """Move in the function's folders. HOLDS: its program has not been released."""
+        """Move in the function's folders. HOLDS: no stranger's code has run in it."""
         if self._trees:
             self._means.mounts.attach_in(self.pidfd, self._trees)
             self._close_trees()
@@ -229,6 +239,12 @@ class Sandbox:
         if self._group is not None and self._bounds() != bounds:
             self._group.bound(self._bounds())
         self.assign()
+        self.admit()
+
+    def admit(self) -> None:
+        """Its network becomes the function's. A spare's is nobody's yet, and its names are not answered."""
+        if self._connection is not None:
+            self._means.way.narrow(self._connection, self.order.egress)
 
     def release(self) -> None:
         assert self.private is not None
@@ -240,6 +256,8 @@ class Sandbox:
     def give_ends(self) -> tuple[int, ...]:
         """The node's descriptors; the caller closes them."""
         ends, self._ends = tuple(self._ends), []
+        if self._connection is not None and ends:
+            ends += (os.dup(self._means.networks.counters_of(self._network)),)
         return ends
 
     def hear(self) -> bytes | None:
@@ -284,6 +302,12 @@ class Sandbox:
     def counts(self) -> Counts:
         return Counts() if self._group is None else self._group.counts()
 
+    def carried(self) -> tuple[int, int]:
+        """Bytes in and out of its network, where it has one that leads out."""
+        if self._connection is None:
+            return NOT_COUNTED, NOT_COUNTED
+        return read_traffic(self._means.networks.counters_of(self._network))
+
     def clear(self) -> None:
         """Give everything back. HOLDS: no process of it is left, or none ever was."""
         self._close_sources()
@@ -296,11 +320,15 @@ class Sandbox:
             os.close(self.pidfd)
         if self._group is not None:
             self._group.remove()
-        if self._network >= 0:
+        if self._connection is not None:
+            self._means.way.disconnect(self._connection)
+            self._means.networks.drop(self._network)
+        elif self._network >= 0:
             self._means.networks.give_back(self._network)
         if self._slot >= 0:
             self._means.slots.give_back(self._slot)
         self._group, self._network, self._slot, self.pidfd = None, -1, -1, -1
+        self._connection = None
 
     def _close_sources(self) -> None:
         while self._sources:

@@ -53,6 +53,8 @@ class Start(NamedTuple):
     fork: str | None
     is_root: bool
     """The helper is root of the machine."""
+    name_server: str
+    """Its address, for sandboxes that have a network; empty: there is none."""
 
 
 class Owner(Protocol):
@@ -186,7 +188,7 @@ class Nursery:
             try:
                 Path("/proc/self/oom_score_adj").write_text(VICTIM)
                 boot = [] if self._start.fork is None else shipped()
-                enter_root(self._start.shows, boot, BOOT, self._start.is_root)
+                enter_root(self._start.shows, boot, BOOT, self._start.is_root, self._start.name_server)
                 if self._start.fork is None:
                     self._serve_here(link)
                 else:

@@ -1,0 +1,64 @@
+"""What the node may order: each field of its packets is looked at before anything is done about it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+from stoker.sandboxes.lean.packets import (
+    EGRESS,
+    HAS_CODE,
+    HAS_WORKSPACE,
+    HOST_NETWORK,
+    MAKE_BODY,
+    TARGET_BODY,
+    Make,
+)
+
+if TYPE_CHECKING:
+    from stoker.egress import Target
+
+NAME = re.compile(rb"[a-z0-9_-][a-z0-9_.-]{0,63}")
+
+
+def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
+    """The order in a packet, every field checked. Raises `ValueError` with what is wrong."""
+    try:
+        order = Make(*MAKE_BODY.unpack_from(body))
+        targets = tuple(text for (text,) in TARGET_BODY.iter_unpack(body[MAKE_BODY.size :]))
+    except struct.error as error:
+        raise ValueError(f"a MAKE packet of another shape: {error}") from None
+    order = order._replace(name=order.name.rstrip(b"\0"))
+    if order.launch >= launches:
+        raise ValueError(f"launch {order.launch} of {launches}")
+    if not NAME.fullmatch(order.name):
+        raise ValueError(f"{order.name!r} is no name for a sandbox")
+    networks = order.flags & (HOST_NETWORK | EGRESS)
+    if order.flags & ~(HAS_CODE | HAS_WORKSPACE | networks) or networks == HOST_NETWORK | EGRESS:
+        raise ValueError(f"flags {order.flags:#x}")
+    bounds = (order.memory_bytes, order.millicpus, order.pids, order.scratch_bytes, order.scratch_inodes)
+    if not all(0 < bound < 2**62 for bound in bounds) or order.pids > 2**22:
+        raise ValueError(f"bounds {bounds}")
+    if len(descriptors) != bool(order.flags & HAS_CODE) + bool(order.flags & HAS_WORKSPACE):
+        raise ValueError(f"{len(descriptors)} descriptors for flags {order.flags:#x}")
+    if not all(stat.S_ISDIR(os.fstat(descriptor).st_mode) for descriptor in descriptors):
+        raise ValueError("a descriptor that is not a folder's")
+    return order._replace(egress=take_targets(targets, order.flags))
+
+
+def take_targets(texts: tuple[bytes, ...], flags: int) -> tuple[Target, ...]:
+    """What egress is narrowed to. Raises `ValueError`."""
+    if not texts:
+        return ()
+    from stoker.egress import MOST_TARGETS, read_target
+
+    if not flags & EGRESS or len(texts) > MOST_TARGETS:
+        raise ValueError(f"{len(texts)} targets for flags {flags:#x}")
+    said = [text.rstrip(b"\0").decode("ascii") for text in texts]
+    targets = tuple(map(read_target, said))
+    if list(map(str, targets)) != said:
+        raise ValueError(f"targets {said} are not in the one form that they have")
+    return targets
