@@ -194,12 +194,23 @@ def test_the_worker_front_says_which_limit_was_met(node: RunningNode) -> None:
 
 
 def test_the_command_line_says_which_limit_was_met_and_what_was_used(node: RunningNode) -> None:
-    node.deploy("spinner", (FUNCTIONS / "main.py").read_text(), cpu_time="200ms")
     port = ("--port", str(node.port))
+    deployed = node.stoker(
+        "deploy", str(FUNCTIONS / "main.py"), "--name", "spinner", "--cpu-time", "200ms", *port
+    )
+    assert deployed.returncode == 0, deployed
     whole = json.loads(node.stoker("invoke", "spinner", "-d", '{"do": "spin"}', "--json", *port).stdout)
     assert (whole["status"], whole["limit"]) == ("timed_out", "cpu_time")
     assert whole["usage"]["cpu_ms"] >= 200
     assert "met its limit: cpu_time" in node.stoker("logs", "spinner", *port).stdout
+
+
+def test_a_bad_processor_time_is_refused_at_the_command_line_by_name(node: RunningNode) -> None:
+    source, port = str(FUNCTIONS / "main.py"), ("--port", str(node.port))
+    for value in ("nan", "-1", "inf", "0"):
+        refused = node.stoker("deploy", source, "--name", "never", f"--cpu-time={value}", *port)
+        assert refused.returncode != 0
+        assert "cpu_time" in refused.stderr
 
 
 def test_what_the_node_could_not_do_is_in_the_record(node: RunningNode) -> None:

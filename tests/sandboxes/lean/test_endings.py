@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -128,6 +129,75 @@ answer = os.waitpid(child, 0)[1]
     assert await run(sandbox, source) == signal.SIGKILL
     assert sandbox.hits().oom_kills == 1
     assert await run(sandbox, "answer = 1") == 1
+
+
+@BOTH
+async def test_a_program_that_is_killed_because_its_child_ate_the_memory_is_out_of_memory(
+    make: Make, lean: Backend, launch: Launch
+) -> None:
+    sandbox = await make(launch, memory_mb=96)
+    source = """
+import subprocess
+kept = b"x" * (64 << 20)  # so that it is the largest when there is no more
+subprocess.run(["/usr/bin/tail", "/dev/zero"])
+"""
+    await order(sandbox, source)
+    ending = await sandbox.ended
+    assert (ending.signal, ending.exit_code, ending.out_of_memory) == (signal.SIGKILL, None, True)
+    assert sandbox.hits().oom_kills > 0
+
+
+async def test_a_full_scratch_space_is_seen_from_outside_also_when_the_program_has_ended(make: Make) -> None:
+    sandbox = await make(scratch_mb=2)
+    assert not sandbox.hits().is_disk_full
+    await run(sandbox, "import os; os.mkdir('/tmp/a'); answer = 1")
+    assert not sandbox.hits().is_disk_full
+    source = """
+import sys
+try:
+    with open('/tmp/a/file', 'wb', 0) as file:
+        while True:
+            file.write(bytes(4096))
+except OSError:
+    sys.exit(5)
+"""
+    await order(sandbox, source)
+    assert (await sandbox.ended).exit_code == 5
+    assert sandbox.hits().is_disk_full
+
+
+async def test_scratch_space_without_room_for_one_more_file_is_full(make: Make) -> None:
+    sandbox = await make(scratch_inodes=16)
+    source = """
+try:
+    for number in range(1000):
+        open(f'/tmp/{number}', 'w').close()
+except OSError as error:
+    answer = error.errno
+"""
+    assert await run(sandbox, source) == errno.ENOSPC
+    assert sandbox.hits().is_disk_full
+
+
+async def test_every_refused_fork_is_counted(make: Make, lean: Backend) -> None:
+    if "pids" not in lean._groups.controllers:
+        pytest.skip("no pids cgroup on this machine")
+    sandbox = await make(pids=10)
+    source = """
+import os, signal
+refused = 0
+for _ in range(15):
+    try:
+        if os.fork() == 0:
+            while True:
+                signal.pause()
+    except BlockingIOError:
+        refused += 1
+answer = refused
+"""
+    refused = await run(sandbox, source)
+    assert refused >= 5
+    assert sandbox.hits().forks_refused == refused
 
 
 @BOTH
