@@ -78,6 +78,7 @@ class Bench:
                     self.add("dr_us", statistics.median(engine.runs_us(binary, self.plan.docker_runs)))
             marks = [str(node.home), Settings(home=node.home).node_id]
         self._starts()
+        self._kills()
         if things := leaks.left(marks):
             raise client.Failed("left behind: " + "; ".join(things))
 
@@ -133,6 +134,16 @@ class Bench:
             self.add("help_ms", took / 1000)
         for _ in range(self.plan.starts):
             self.add("start_ms", system.first_answer_ms(self.sandbox))
+
+    def _kills(self) -> None:
+        """Rounds enough for a median and a longest that mean something."""
+        for _ in range(self.plan.starts):
+            for name, took in zip(("helper", "node"), system.back_ms(self.sandbox), strict=True):
+                if took:
+                    self.add(f"back_{name}_ms", statistics.median(took))
+                    self.add(f"back_{name}_max_ms", max(took))
+                else:
+                    self.missing[f"back_{name}_ms"] = f"{self.sandbox} has no {name}"
 
 
 def main() -> int:

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,11 +22,12 @@ from typing import Any
 
 import leaks
 from bench.client import Failed
-from bench.probes import free_port, wait_until_it_answers
+from bench.probes import START_S, free_port, wait_until_it_answers
 
 STOKER = Path(sys.executable).with_name("stoker")
 NO_OP = "def lambda_handler(event, context):\n    return {}\n"
 STOP_S = 20.0
+KILLS = 3  # of one node's helpers: five within ten seconds are a fault, and end the node
 LOG, HOME = "log", "home"
 
 
@@ -123,3 +126,63 @@ def first_answer_ms(sandbox: str) -> float:
     finally:
         stop(process)
         leaks.remove(folder)
+
+
+def back_ms(sandbox: str) -> tuple[list[float], list[float]]:
+    """From a kill -9 of the helper (only `lean` has one), or of the node, to a cold function's next answer.
+
+    A few kills of each, in one home; after that of the node it is started again at once.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
+    folder.chmod(0o755)  # a node that root starts becomes somebody else
+    port = free_port()
+    process = start(port, folder, sandbox)
+    helpers, nodes = [], []
+    try:
+        wait_for(process, port, folder)
+        node = System(port, process.pid, folder / HOME)
+        node.deploy("cold", {"reuse": "none"})
+        node.call("cold")
+        for _ in range(KILLS if sandbox == "lean" else 0):
+            began = time.perf_counter()
+            _end(_named("stoker-helper", _named("stoker-guardian", process.pid)))
+            helpers.append(_until_it_answers(node, began))
+        for _ in range(KILLS):
+            began = time.perf_counter()
+            process.kill()
+            process.wait()
+            process = start(port, folder, sandbox)
+            wait_for(process, port, folder)
+            nodes.append(_until_it_answers(node, began))
+    finally:
+        stop(process)
+        leaks.remove(folder)
+    return helpers, nodes
+
+
+def _named(name: str, parent: int) -> int:
+    """The child of that name."""
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                return pid
+    raise Failed(f"process {parent} has no {name}")
+
+
+def _end(pid: int) -> None:
+    """Kill it, and return when it is dead."""
+    process = os.pidfd_open(pid)
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    select.select([process], [], [])
+    os.close(process)
+
+
+def _until_it_answers(node: System, began: float) -> float:
+    while (took := (time.perf_counter() - began) * 1000) < START_S * 1000:
+        try:
+            node.call("cold")
+        except (Failed, OSError):
+            time.sleep(0.001)
+        else:
+            return (time.perf_counter() - began) * 1000
+    raise Failed(f"no answer {took:.0f} ms after a kill")
