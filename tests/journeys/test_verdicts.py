@@ -183,6 +183,28 @@ def test_every_reply_tells_what_the_call_used(node: RunningNode, doomed: str) ->
         assert int(used["memory_peak_bytes"]) == record["memory_peak_bytes"] > MEBIBYTE
 
 
+def test_what_a_call_sent_over_the_network_is_its_own(node: RunningNode) -> None:
+    if not node.has_walls:
+        pytest.skip("without walls there is no network of its own to count in")
+    code = """
+import socket
+
+def lambda_handler(event):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        for _ in range(event["packets"]):
+            out.sendto(b"x" * 1000, ("203.0.113.10", 9))
+"""
+    deployed = node.deploy("sender", code, network="egress")
+    if deployed.status != 201:
+        pytest.skip(deployed.json["error"]["message"])
+    for packets in (0, 10, 0, 3):
+        reply, record = end_of(node, "sender", packets=packets)
+        assert reply.status == 200, reply
+        assert packets * 1000 <= record["network_out_bytes"] < packets * 1100 + 500
+        assert record["network_in_bytes"] is not None
+        assert f"network_out_bytes={record['network_out_bytes']}" in reply.headers["x-stoker-usage"]
+
+
 def test_the_worker_front_says_which_limit_was_met(node: RunningNode) -> None:
     node.package("tidy", {"main.py": (FUNCTIONS / "main.py").read_text()}, {"cpu_time": 0.5})
     reply = node.execute("tidy", {"do": "fill-and-tidy"})
