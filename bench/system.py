@@ -67,12 +67,12 @@ class System:
 
 
 @contextmanager
-def running(sandbox: str) -> Iterator[System]:
-    """Starts a node and ends it; raises `Failed` when something of it is left."""
+def running(sandbox: str, *arguments: str) -> Iterator[System]:
+    """Starts a node, with further arguments, and ends it; raises `Failed` when something of it is left."""
     folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
     folder.chmod(0o755)  # a node that root starts becomes somebody else
     port = free_port()
-    process = start(port, folder, sandbox)
+    process = start(port, folder, sandbox, *arguments)
     try:
         wait_for(process, port, folder)
         yield System(port, process.pid, folder / HOME)
@@ -81,12 +81,12 @@ def running(sandbox: str) -> Iterator[System]:
         leaks.remove(folder)
 
 
-def start(port: int, folder: Path, sandbox: str) -> subprocess.Popen[bytes]:
+def start(port: int, folder: Path, sandbox: str, *arguments: str) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}
     log = (folder / LOG).open("wb")
     with log:
         return subprocess.Popen(
-            [STOKER, "start", str(port), "--home", str(folder / HOME), "--sandbox", sandbox],
+            [STOKER, "start", str(port), "--home", str(folder / HOME), "--sandbox", sandbox, *arguments],
             cwd=folder,
             env=environment,
             stdout=log,

@@ -162,7 +162,7 @@ class Call:
         rooms, invocation = self._rooms, self.invocation
         try:
             self._check_size()
-            self._ticket = rooms.gate.admit(invocation.function)
+            self._ticket = rooms.gate.admit(invocation.function, self._since)
             self.phases.admit = self._lap()
             pin = rooms.code.pin(invocation.function)
         except NodeError as error:

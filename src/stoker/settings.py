@@ -69,7 +69,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     memory_mb: Annotated[Megabytes | None, _is("memory of all sandboxes; none: 80 % of the RAM")] = None
     max_calls: Annotated[Count, _is("calls inside the node at once, waiting ones included")] = 1000
-    max_calls_per_function: Annotated[Count, _is("the same, for each function")] = 250
+    max_calls_per_function: Annotated[Count, _is("the same, for each function; fewer as the node fills")] = (
+        250
+    )
     max_event_mb: Annotated[float, Meta(gt=0, le=1024), _is("the largest event")] = 6.0
     call_patience_s: Annotated[Seconds, _is("a call's deadline, waiting included")] = 900.0
     keeping: Annotated[

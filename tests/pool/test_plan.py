@@ -33,7 +33,7 @@ from stoker.pool.events import (
     Tick,
 )
 from stoker.pool.groups import START_COST_S, STUCK_S
-from stoker.pool.keeping import FIXED_KEEP_S, POLICIES
+from stoker.pool.keeping import FIXED_KEEP_S, FORGET_S, POLICIES
 from stoker.pool.plan import HEAD_S, QUANTUM_S, Plan
 from stoker.pool.stock import SLOW_START_S
 from stoker.settings import Keeping
@@ -295,7 +295,8 @@ def test_a_fixed_policy_ends_what_was_idle_for_its_time_and_the_nodes_bound_is_s
 def test_where_room_is_not_needed_these_policies_keep(policy: str) -> None:
     plan = Plan(1000, policy)
     warm(plan, 1, expected())
-    assert plan.on(Tick(), 1e6) == []
+    assert plan.on(Tick(), FORGET_S - 1) == []
+    assert plan.on(Tick(), FORGET_S + 1) == [DestroySandbox(1)]
 
 
 @pytest.mark.parametrize("policy", ["fixed", "lru"])
@@ -448,6 +449,33 @@ def test_a_flood_does_not_stand_before_others_in_the_making_of_sandboxes() -> No
     assert plan.on(SandboxReady(1), 0) == [GrantLease(1, 1, Source.FRESH), StartSandbox(3, b)]
 
 
+def computing(plan: Plan, held: list[int], of: Need, looks: int, cpu_s: float) -> int:
+    """A flood whose calls compute: each look several end; returns how many run in the end."""
+    running, lease, now = dict.fromkeys(held), 10_000, 1.0
+    for _ in range(looks):
+        now += 0.11
+        for ended in list(running):
+            del running[ended]
+            lease += 1
+            actions = plan.on(LeaseReturned(ended, True, 0.1, cpu_s), now)
+            actions += plan.on(LeaseAsked(lease, of), now)
+            running |= {one.lease: None for one in actions if isinstance(one, GrantLease)}
+        running |= {one.lease: None for one in plan.on(Tick(), now) if isinstance(one, GrantLease)}
+    return len(running)
+
+
+def test_a_flood_that_computes_runs_no_more_at_a_time_than_keeps_the_processors_busy() -> None:
+    plan, a = Plan(2000, starts_at_once=20, processors=1), need("a")
+    held = flooded(plan, a, 20)
+    assert computing(plan, held, a, 30, cpu_s=0.05) <= 4
+
+
+def test_a_flood_that_sleeps_runs_as_many_at_a_time_as_there_is_room_for() -> None:
+    plan, a = Plan(2000, starts_at_once=20, processors=1), need("a")
+    held = flooded(plan, a, 20)
+    assert computing(plan, held, a, 30, cpu_s=0.0001) == 20
+
+
 def test_a_start_that_hangs_does_not_keep_others_from_starting() -> None:
     plan, a, b = Plan(10_000, starts_at_once=1), need("a"), need("b")
     plan.on(LeaseAsked(1, a), 0)
@@ -477,8 +505,8 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plan = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS)
-        self.twin = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS)
+        self.plan = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS, processors=1)
+        self.twin = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS, processors=1)
         self.now = 0.0
         self.leases = 0
         self.waiting: dict[int, Need] = {}
@@ -545,11 +573,16 @@ class Histories(RuleBasedStateMachine):
         self.send(LeaseWithdrawn(lease))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), is_healthy=st.booleans(), run_s=st.sampled_from([None, 0.00001, 0.1]))
-    def give_back(self, data: st.DataObject, is_healthy: bool, run_s: float | None) -> None:
+    @rule(
+        data=st.data(),
+        is_healthy=st.booleans(),
+        run_s=st.sampled_from([None, 0.00001, 0.1]),
+        cpu_s=st.sampled_from([0.0, 10.0]),
+    )
+    def give_back(self, data: st.DataObject, is_healthy: bool, run_s: float | None, cpu_s: float) -> None:
         lease = data.draw(st.sampled_from(sorted(self.held)))
         del self.held[lease]
-        self.send(LeaseReturned(lease, is_healthy, run_s))
+        self.send(LeaseReturned(lease, is_healthy, run_s, cpu_s))
 
     @precondition(lambda self: self.up)
     @rule(data=st.data(), stalls=st.booleans())

@@ -1,4 +1,9 @@
-"""Counts who is inside and turns away who would be too many.
+"""Counts who is inside, turns away who would be too many, and says when to come back.
+
+Theory. Besides the two caps, a function may have no more than `FAIR` times as many calls inside as places
+are left for everybody. One that floods an empty node gets most of it; each further one that floods makes
+all of them smaller, and there is always a place left for one that comes new. Source: dynamic thresholds
+of Choudhury and Hahne (1998), which share the buffer of a switch among its ports in this way.
 
 HOLDS (invariant 2): tickets out never exceed the caps; each comes back exactly once; after `drain()`
 none is issued, and `drained()` ends when the last is back.
@@ -7,29 +12,71 @@ none is issued, and `drained()` ends when the last is back.
 from __future__ import annotations
 
 import asyncio
+import math
 
 from stoker.errors import Draining, TooBusy
 
-RETRY_AFTER_S = 1
+FAIR = 4
+RATE_S = 1.0
+"""Over at least this long it is counted how many calls end in a second."""
+LONGEST_RETRY_S = 60
+"""Where nothing ends, nobody knows when it will."""
+
+
+class Flow:
+    """Calls of one function, or of all: how many are inside and how fast they leave."""
+
+    __slots__ = ("_marked_at", "_marked_left", "_rate", "inside", "left", "name")
+
+    def __init__(self, name: str, now: float) -> None:
+        self.name = name
+        self.inside = 0
+        self.left = 0
+        """How many have left so far."""
+        self._marked_at = now
+        self._marked_left = 0
+        self._rate = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name} {self.inside} inside, {self.left} left>"
+
+    def retry_s(self, now: float) -> int:
+        """In how many seconds those inside will have left, if they go on as in the last second or longer."""
+        passed_s = now - self._marked_at
+        if passed_s >= RATE_S:
+            self._rate = (self.left - self._marked_left) / passed_s
+            self._marked_at, self._marked_left = now, self.left
+        elif not self._rate:
+            return 1 if passed_s <= 0 else self._bounded(self.left / passed_s, 1)
+        return self._bounded(self._rate, LONGEST_RETRY_S)
+
+    def _bounded(self, rate: float, unknown_s: int) -> int:
+        if not rate:
+            return unknown_s
+        return min(max(1, math.ceil(self.inside / rate)), LONGEST_RETRY_S)
 
 
 class Ticket:
     """The right to be inside; given back once."""
 
-    __slots__ = ("_gate", "function")
+    __slots__ = ("_flow", "_gate")
 
-    def __init__(self, gate: Gate, function: str) -> None:
-        self._gate: Gate | None = gate
-        self.function = function
+    def __init__(self, gate: Gate, flow: Flow) -> None:
+        self._gate = gate
+        self._flow: Flow | None = flow
 
     def __repr__(self) -> str:
-        return f"<Ticket {self.function} {'out' if self._gate else 'back'}>"
+        return f"<Ticket {self._flow.name} out>" if self._flow else "<Ticket back>"
+
+    @property
+    def is_out(self) -> bool:
+        return self._flow is not None
 
     def give_back(self) -> None:
         """A second time is a mistake of ours and does nothing."""
-        if self._gate is not None:
-            gate, self._gate = self._gate, None
-            gate.take_back(self.function)
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            self._gate.take_back(flow)
 
 
 class Gate:
@@ -38,51 +85,58 @@ class Gate:
     def __init__(self, max_calls: int, max_calls_per_function: int) -> None:
         self._max_calls = max_calls
         self._max_each = max_calls_per_function
-        self._inside = 0
-        self._inside_of: dict[str, int] = {}
+        self._all = Flow("all", -math.inf)
+        self._flows: dict[str, Flow] = {}
         self._is_draining = False
         self._emptied = asyncio.Event()
         self.refused = 0
 
     def __repr__(self) -> str:
         state = "draining" if self._is_draining else "open"
-        return f"<Gate {state}, {self._inside} of {self._max_calls} inside>"
+        return f"<Gate {state}, {self.inside} of {self._max_calls} inside>"
 
     @property
     def inside(self) -> int:
-        return self._inside
+        return self._all.inside
 
     @property
     def is_draining(self) -> bool:
         return self._is_draining
 
-    def admit(self, function: str) -> Ticket:
+    def admit(self, function: str, now: float) -> Ticket:
         """Raises `Draining`, `TooBusy`."""
         if self._is_draining:
             raise Draining()
-        of_function = self._inside_of.get(function, 0)
-        if self._inside >= self._max_calls:
-            self._refuse(f"{self._inside} calls are inside this node already, which is all it takes")
-        if of_function >= self._max_each:
-            self._refuse(f"{of_function} calls of {function!r} are inside already, which is all it may have")
-        self._inside += 1
-        self._inside_of[function] = of_function + 1
-        return Ticket(self, function)
+        everybody = self._all
+        free = self._max_calls - everybody.inside
+        flow = self._flows.get(function)
+        if flow is None:
+            if free <= 0:
+                raise self._too_busy(everybody, now, f"{everybody.inside} calls are inside this node already")
+            flow = self._flows[function] = Flow(function, now)
+        elif flow.inside >= self._max_each or flow.inside >= FAIR * free:
+            what = f"{flow.inside} calls of {function!r} are inside already"
+            raise self._too_busy(flow, now, f"{what}, and {free} places are left for all functions")
+        flow.inside += 1
+        everybody.inside += 1
+        return Ticket(self, flow)
 
-    def _refuse(self, message: str) -> None:
+    def _too_busy(self, flow: Flow, now: float, message: str) -> TooBusy:
         self.refused += 1
-        raise TooBusy(f"{message}; try again in {RETRY_AFTER_S} s", RETRY_AFTER_S)
+        retry_s = flow.retry_s(now)
+        return TooBusy(f"{message}; try again in {retry_s} s", retry_s)
 
-    def take_back(self, function: str) -> None:
+    def take_back(self, flow: Flow) -> None:
         """Called by the ticket alone."""
-        self._inside -= 1
-        left = self._inside_of[function] - 1
-        if left:
-            self._inside_of[function] = left
-        else:
-            del self._inside_of[function]
-        if self._inside == 0 and self._is_draining:
-            self._emptied.set()
+        everybody = self._all
+        flow.left += 1
+        flow.inside -= 1
+        everybody.left += 1
+        everybody.inside -= 1
+        if flow.inside == 0:
+            del self._flows[flow.name]
+            if everybody.inside == 0 and self._is_draining:
+                self._emptied.set()
 
     def drain(self) -> None:
         """Let nobody in any more."""
@@ -90,6 +144,6 @@ class Gate:
 
     async def drained(self) -> None:
         """Return when nobody is inside. HOLDS: `drain()` was called."""
-        while self._inside:
+        while self.inside:
             self._emptied.clear()
             await self._emptied.wait()

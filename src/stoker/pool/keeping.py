@@ -6,7 +6,7 @@ sandbox of it is worth its room: outside of it an idle one ends, and where it op
 one is started when it opens. The plan alone knows the time, asks and obeys.
 
 * `fixed` keeps for a time, the longest idle goes first.
-* `lru` keeps until room is needed, the longest idle goes first.
+* `lru` keeps until room is needed (or for `FORGET_S`), the longest idle goes first.
 * `greedy_dual` keeps until room is needed; what is often used, dear to start and small stays. Source:
   Fuerst and Sharma, FaasCache (ASPLOS 2021). `age` is the rank of the last one that went: what has not
   been used since then falls behind whatever is used now.
@@ -36,9 +36,9 @@ CLASSES = tuple(
 )
 """Where each class of pauses ends, in seconds."""
 LEAST_PAUSES = 8
-"""Fewer tell nothing; source of this and the four below: tried in the replay, within those of the paper."""
-HEAD, TAIL = 0.05, 0.99
-"""The shares of pauses that are shorter than the window's opening, and than its end."""
+"""Fewer tell nothing. This and the three below are from the paper, or tried in `bench/replay.py`."""
+HEAD = 0.05
+"""The share of pauses that are shorter than the window's opening; it closes after the longest."""
 MARGIN = 0.15
 """So much earlier it opens and later it closes."""
 WORTH_ENDING_S = 10.0
@@ -76,11 +76,11 @@ class Habit:
 
     def _reckon(self) -> Window:
         known = sum(self.counts)
-        if known < LEAST_PAUSES or self.counts[-1] > known * (1 - TAIL):
+        if known < LEAST_PAUSES or self.counts[-1]:
             return Window(0.0, math.inf)
         sums = list(itertools.accumulate(self.counts))
         head = bisect.bisect_left(sums, max(1, known * HEAD))
-        tail = bisect.bisect_left(sums, known * TAIL)
+        tail = bisect.bisect_left(sums, known)
         opens = CLASSES[head] / STEP * (1 - MARGIN)
         return Window(opens if opens >= WORTH_ENDING_S else 0.0, CLASSES[tail] * (1 + MARGIN))
 
@@ -116,8 +116,11 @@ def by_last_use(one: Kept) -> float:
 
 
 def by_worth(one: Kept) -> float:
-    """Seconds of starting that a megabyte of it has saved, on top of its age."""
-    return one.age + one.served * one.cost_s / one.memory_mb
+    """Seconds of starting that a megabyte of it saves, on top of its age.
+
+    Of the frequency the logarithm: taken as it is, what was once called often stays for too long.
+    """
+    return one.age + math.log2(1 + one.served) * one.cost_s / one.memory_mb
 
 
 def for_a_time(habit: Habit) -> Window:
@@ -125,7 +128,7 @@ def for_a_time(habit: Habit) -> Window:
 
 
 def until_room_is_needed(habit: Habit) -> Window:
-    return Window(0.0, math.inf)
+    return Window(0.0, FORGET_S)
 
 
 def when_expected(habit: Habit) -> Window:
@@ -136,7 +139,7 @@ POLICIES = {
     "fixed": Policy(by_last_use, for_a_time),
     "lru": Policy(by_last_use, until_room_is_needed),
     "greedy_dual": Policy(by_worth, until_room_is_needed),
-    "histogram": Policy(by_last_use, when_expected, expects=True),
+    "histogram": Policy(by_worth, when_expected, expects=True),
 }
 
 

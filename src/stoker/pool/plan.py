@@ -15,6 +15,7 @@ reports back with further events. There is one line of waiting leases, in order 
 * Where idle ones do not suffice, those who hold more than the one whose turn it is give: what comes back
   to them serves nobody until there is room, or is served on when there is (`_gives`). Not before a
   sandbox has served for a while, else all time goes into starts.
+* Where calls of a line keep the processors busy, fewer of them run at a time (`pace`).
 * What room is left when nobody waits goes to prewarming, and never all of it.
 * Waking a sleeping process costs more than a short call runs. Where a revision's calls are known to
   be short, a lease may therefore queue behind those inside a sandbox that is awake, up to
@@ -53,6 +54,7 @@ from stoker.pool.events import (
 )
 from stoker.pool.groups import NEVER, Entry, Group, Phase
 from stoker.pool.keeping import FORGET_S, POLICIES
+from stoker.pool.pace import Pace
 from stoker.pool.stock import Stock
 from stoker.types import Reuse, Source
 
@@ -63,14 +65,14 @@ QUANTUM_S = 0.05
 HEAD_S = 0.25
 """One that has waited for room so long gets it from everybody, however little they hold."""
 LOOK_S = 0.1
-"""Between two looks at what has been idle for too long."""
+"""Between two looks at what has been idle for too long, and at what computes."""
 
 
 class Plan:
     """The one owner of the line, of every sandbox's state and of committed memory.
 
     `policy` is a row of `keeping.POLICIES`; no idle sandbox is kept longer than `keep_s`; at most
-    `starts_at_once` are being made at a time, for starts beyond what the processors can do only wait.
+    `starts_at_once` are being made at a time, for starts beyond what the `processors` can do only wait.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Plan:
         policy: str = "fixed",
         keep_s: float | None = None,
         starts_at_once: int = 1000,
+        processors: int = 1000,
     ) -> None:
         self._stock = Stock(budget_mb, starts_at_once)
         self._policy = POLICIES[policy]
@@ -91,6 +94,7 @@ class Plan:
         """Whose turn it is, where there is no room for it."""
         self._granted: dict[int, Entry] = {}
         self._looked_at = NEVER
+        self._pace = Pace(processors)
         self._prewarm = PrewarmChanged(0, 0)
         self._actions: list[Action] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -222,7 +226,7 @@ class Plan:
 
     def _serve(self, group: Group, now: float) -> None:
         """Grant what is there to those of the group's line, on free places first."""
-        while group.waiting:
+        while group.waiting and group.running < group.limit:
             entry = group.free[-1] if group.free else group.place_behind()
             if entry is None or (self._blocked is not None and self._gives(entry, now)):
                 return
@@ -338,6 +342,7 @@ class Plan:
 
     def _on_tick(self, event: Tick, now: float) -> None:
         if now - self._looked_at >= LOOK_S:
+            self._pace.look(self._groups.values(), now - self._looked_at)
             self._looked_at = now
             self._end_what_is_over(now)
             self._start_expected(now)

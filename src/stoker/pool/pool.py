@@ -89,7 +89,8 @@ class Pool:
     def __init__(
         self, budget_mb: int, spawn: Spawn, keeping: str = "fixed", keep_s: float | None = None
     ) -> None:
-        self._plan = Plan(budget_mb, keeping, keep_s, STARTS_EACH * len(os.sched_getaffinity(0)))
+        processors = len(os.sched_getaffinity(0))
+        self._plan = Plan(budget_mb, keeping, keep_s, STARTS_EACH * processors, processors)
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._lease_numbers = itertools.count(1)
