@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.admission import Gate, Ticket
@@ -46,6 +46,7 @@ async def test_a_flood_of_one_function_leaves_places_for_one_that_comes_new() ->
     gate.admit("front/new", 0.0)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.1, 0.9), min_size=200, max_size=200))
 def test_functions_that_all_flood_come_to_have_equally_many_inside(shares: list[float]) -> None:
     gate = Gate(max_calls=1000, max_calls_per_function=1000)
