@@ -211,6 +211,8 @@ class Node:
         stack.push_async_callback(self.records.close)
         for backend in self._ground.backends.values():
             await backend.open()
+            for weakness in backend.weaknesses():
+                log.info("the %s sandbox is weaker here: %s", backend.name, weakness)
             stack.push_async_callback(backend.close)
             stack.callback(self._spawn(self._watch(backend)).cancel)
         await self.code.open()

@@ -62,6 +62,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node_uid: Annotated[
         int, Meta(ge=1, le=2**32 - 2), _is("user and group id a node started by root takes; need not exist")
     ] = 64_321
+    cgroup_parent: Annotated[
+        str,
+        Meta(max_length=4096, pattern=r"^(?!.*\.\.)[^\0\n]*$"),
+        _is(
+            "the cgroup, in each tree, divided for sandboxes; empty: root's, or the one the node is in",
+            allowed="a path without ..",
+        ),
+    ] = ""
     log_level: Annotated[
         Level, _is("how much the log tells", allowed="one of debug, info, warning, error")
     ] = "info"

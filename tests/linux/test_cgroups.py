@@ -24,6 +24,7 @@ from stoker.linux.cgroups import (
     Groups,
     Tree,
     find_trees,
+    move_all,
 )
 from stoker.linux.syscalls import clone3
 from stoker.types import MEBIBYTE
@@ -184,3 +185,22 @@ def test_a_child_is_born_into_a_group_of_version_2(version_2: Groups) -> None:
     version_2.sweep()
     assert os.waitpid(pid, 0) == (pid, signal.SIGKILL)
     os.close(pidfd)
+
+
+def test_who_was_moved_out_of_a_group_that_is_divided_is_moved_back(version_2: Groups, node_id: str) -> None:
+    (tree,) = version_2.trees
+    divided = Groups((Tree(tree.root / f"stoker-{node_id}", frozenset(), 2),), node_id)
+    (inside,) = divided.trees
+    process = sleeper([os.open(inside.root / "cgroup.procs", os.O_WRONLY)])
+    beside = inside.root / f"stoker-{node_id}-node"
+    beside.mkdir()
+    move_all(inside.root, beside)
+    assert (beside / "cgroup.procs").read_text().split() == [str(process.pid)]
+    divided.open()
+    divided.sweep()
+    assert process.poll() is None
+    divided.close()
+    assert (inside.root / "cgroup.procs").read_text().split() == [str(process.pid)]
+    assert not beside.exists()
+    process.kill()
+    process.wait()

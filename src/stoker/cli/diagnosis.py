@@ -16,7 +16,7 @@ import msgspec
 from stoker import __version__, plugins
 from stoker.cli.exits import FAILED, OK
 from stoker.errors import NodeError
-from stoker.linux import cgroups, syscalls
+from stoker.linux import cgroups, rootless
 from stoker.settings import Settings
 from stoker.types import MEBIBYTE
 
@@ -63,7 +63,7 @@ def examine(settings: Settings) -> Diagnosis:
         settings.sandbox,
         (
             *_machine(settings),
-            _cgroups(),
+            _cgroups(settings),
             _user_namespaces(),
             *_backends(settings),
             *_runtimes(),
@@ -96,8 +96,8 @@ def _memory_mb() -> tuple[int, int]:
     return kilobytes["MemTotal"] // 1024, kilobytes.get("MemAvailable", kilobytes["MemFree"]) // 1024
 
 
-def _cgroups() -> Finding:
-    trees = cgroups.find_trees()
+def _cgroups(settings: Settings) -> Finding:
+    trees = cgroups.find_trees(settings.cgroup_parent)
     if not trees:
         return Finding("cgroups", False, "none that this user could use, so the kernel limits nothing")
     controllers = sorted({name for tree in trees for name in tree.controllers})
@@ -105,22 +105,10 @@ def _cgroups() -> Finding:
 
 
 def _user_namespaces() -> Finding:
-    """Asked by making one, in a child."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            code = 0
-        except OSError as error:
-            code = error.errno or 1
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code == 0:
+    obstacle = rootless.find_obstacle()
+    if obstacle is None:
         return Finding("user namespaces", True, "this user may make them")
-    remedy = "sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0"
-    return Finding("user namespaces", False, f"refused: {os.strerror(code)}", (remedy,))
+    return Finding("user namespaces", False, f"{obstacle.step}: {os.strerror(obstacle.errno)}")
 
 
 def _backends(settings: Settings) -> Iterator[Finding]:
@@ -128,22 +116,26 @@ def _backends(settings: Settings) -> Iterator[Finding]:
     if settings.sandbox not in names:
         yield Finding(f"sandbox {settings.sandbox}", False, f"is none of {', '.join(names)}")
     for name in names:
-        yield _backend(name)
+        yield from _backend(name, settings)
 
 
-def _backend(name: str) -> Finding:
+def _backend(name: str, settings: Settings) -> Iterator[Finding]:
     what = f"sandbox {name}"
     try:
         room = plugins.load("sandboxes", name)
-        backend = room.Backend(room.Settings(), ())
+        backend = room.Backend(room.Settings.of(settings), ())
         problems = backend.problems()
     except (NodeError, ImportError) as error:
-        return Finding(what, False, str(error))
+        yield Finding(what, False, str(error))
+        return
     if problems:
-        return _problematic(what, problems)
+        yield _problematic(what, problems)
+        return
     abilities = msgspec.structs.asdict(backend.abilities)
     able = [name.replace("_", " ") for name, can in abilities.items() if can]
-    return Finding(what, True, ", ".join(able if backend.abilities.walls else ["no walls", *able]))
+    yield Finding(what, True, ", ".join(able if backend.abilities.walls else ["no walls", *able]))
+    for weakness in backend.weaknesses():
+        yield Finding(f"weaker: {name}", True, weakness.what, (weakness.remedy,))
 
 
 def _runtimes() -> Iterator[Finding]:

@@ -2,8 +2,12 @@
 
 Version 2 is one tree with every controller; version 1 a tree for each. A machine may have either,
 both (then the controllers are mostly on version 1) or none. What works is found by making a group,
-never by a version number. Every group of ours stands below `stoker-<node id>` in a tree's root (or
-below the parent that the settings name), and nothing else is ever touched.
+never by a version number. Every group of ours stands below `stoker-<node id>` in the group that is ours
+to divide (the tree's first for root, else the one we are in, or the one that the settings name), and
+nothing else is ever touched.
+
+A group of version 2 that is divided holds no process itself. Where the one we are in is to be divided,
+everything in it is moved into a group beside, `stoker-<node id>-node`, and back at the end.
 
 A process joins by `joining`. Version 1: descriptors that the child itself writes "0" to, those of `tasks`
 and not of `cgroup.procs`, because a thread that moves itself alone does not need the lock that makes a
@@ -80,9 +84,10 @@ class Bounds(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """One mounted hierarchy with what it controls."""
+    """What is ours of one mounted hierarchy, with what it controls."""
 
     root: Path
+    """The group that we divide."""
     controllers: frozenset[str]
     version: int
 
@@ -271,29 +276,43 @@ def _mounted() -> Iterator[tuple[Path, str, frozenset[str]]]:
             yield Path(before.split(" ")[4]), kind, frozenset(options.split(","))
 
 
-def find_trees() -> tuple[Tree, ...]:
-    """The trees that control anything of use: those of version 1, else that of version 2, else none."""
+def find_trees(parent: str = "") -> tuple[Tree, ...]:
+    """What we may divide, of trees that control anything of use: those of version 1, else of version 2.
+
+    `parent` is the group's path in each tree; without one it is the first for root, else the one we are in.
+    """
     version_1 = [
-        Tree(root, controllers & frozenset(WANTED), 1)
+        Tree(root / _divided(parent, controllers), controllers & frozenset(WANTED), 1)
         for root, kind, controllers in _mounted()
         if kind == "cgroup" and controllers & frozenset(WANTED)
     ]
     if version_1:
         return tuple(tree for tree in version_1 if os.access(tree.root, os.W_OK))
-    for root, kind, _ in _mounted():
+    for mounted, kind, _ in _mounted():
+        root = mounted / _divided(parent, frozenset())
         controllers = frozenset((_read(root / "cgroup.controllers") or "").split()) & frozenset(WANTED)
         if kind == "cgroup2" and controllers and os.access(root, os.W_OK):
             return (Tree(root, controllers, 2),)
     return ()
 
 
-class Groups:
-    """The groups of one node: everything below `<parent>/stoker-<node id>` in every tree."""
+def _divided(parent: str, controllers: frozenset[str]) -> str:
+    """Below its tree's mount; that of version 2 has no controllers by name."""
+    if parent or os.geteuid() == 0:
+        return parent.strip("/")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if (set(names.split(",")) & controllers) if controllers else not names:
+            return path.strip("/")
+    return ""
 
-    def __init__(self, trees: tuple[Tree, ...], node_id: str, parent: str = "") -> None:
+
+class Groups:
+    """The groups of one node: everything below `stoker-<node id>` in what is ours of every tree."""
+
+    def __init__(self, trees: tuple[Tree, ...], node_id: str) -> None:
         self.trees = trees
-        self._path = os.path.join(parent.strip("/"), f"stoker-{node_id}")
-        self._parent = parent.strip("/")
+        self._path = f"stoker-{node_id}"
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -320,13 +339,36 @@ class Groups:
         try:
             folder.mkdir(0o755, exist_ok=True)
             if tree.version == 2:
-                enable = " ".join(f"+{name}" for name in sorted(tree.controllers))
-                _write(tree.root / self._parent / "cgroup.subtree_control", enable)
-                _write(folder / "cgroup.subtree_control", enable)
+                self._divide(tree)
+                _write(folder / "cgroup.subtree_control", _switch("+", tree))
         except OSError:
             _remove(folder)
             return False
         return True
+
+    def _divide(self, tree: Tree) -> None:
+        """Have its controllers work below it, where no process may be in it then."""
+        try:
+            _write(tree.root / "cgroup.subtree_control", _switch("+", tree))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            beside = self._beside(tree)
+            beside.mkdir(0o755, exist_ok=True)
+            move_all(tree.root, beside)
+            _write(tree.root / "cgroup.subtree_control", _switch("+", tree))
+
+    def _beside(self, tree: Tree) -> Path:
+        return tree.root / f"{self._path}-node"
+
+    def close(self) -> None:
+        """Have everybody back where he was before `open`. HOLDS: everything of ours has been swept."""
+        for tree in self.trees:
+            beside = self._beside(tree)
+            if beside.is_dir():
+                _try_write(tree.root / "cgroup.subtree_control", _switch("-", tree))
+                move_all(beside, tree.root)
+                _remove_emptied(beside, time.monotonic() + SWEEP_S)
 
     def sweep(self) -> None:
         """End everything in our groups and remove them: an earlier life's, or at the end our own.
@@ -340,6 +382,19 @@ class Groups:
             for group, _, _ in os.walk(tree.root / self._path, topdown=False):
                 _empty(Path(group), give_up)
                 _remove_emptied(Path(group), give_up)
+
+
+def _switch(sign: str, tree: Tree) -> str:
+    """`+cpu +memory`."""
+    return " ".join(f"{sign}{name}" for name in sorted(tree.controllers))
+
+
+def move_all(source: Path, target: Path) -> None:
+    """Every process of one group into another; who is made meanwhile is in the next round."""
+    while pids := (_read(source / "cgroup.procs") or "").split():
+        moved = [_try_write(target / "cgroup.procs", pid) for pid in pids]
+        if not any(moved):
+            raise OSError(errno.EBUSY, f"its processes {', '.join(pids)} cannot be moved", str(source))
 
 
 def _empty(folder: Path, give_up: float) -> None:

@@ -137,6 +137,10 @@ class Backend(ABC):
         """Why it cannot give sandboxes this network; None when it can. Cheap, without side effects."""
         return None
 
+    def weaknesses(self) -> list[Problem]:
+        """What it cannot hold here although elsewhere it can; certain once it is open. Cheap."""
+        return []
+
     def prepare(self) -> None:
         """Do what needs the privileges the node was started with; it gives them up afterwards. Before any
         thread or event loop exists, so it may fork. Raises `BackendUnavailable`."""

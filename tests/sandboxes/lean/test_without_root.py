@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +14,13 @@ import pytest
 import leaks
 import ordinary
 from stoker.cli.exits import FAILED, NODE
+from stoker.linux.cgroups import find_trees
 from stoker.settings import Settings
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
 
 # What an ordinary user is to be, said in the words of the tests themselves.
-SUITES = ["contracts/test_sandboxes.py", "sandboxes/lean", "journeys/test_bad_input.py", "linux"]
+SUITES = ["contracts/test_sandboxes.py", "sandboxes/lean", "journeys/test_functions_api.py", "linux"]
 
 # Namespaces in which he still is himself, but which are his: what is changed there, nobody else sees.
 OWN = f"""
@@ -112,3 +116,91 @@ def test_root_of_some_namespace_is_told_that_he_is_none(folder: Path) -> None:
     found = lean_in(done.stdout)
     assert not found["works"]
     assert "this root has not all of root's powers" in str(found["detail"])
+
+
+DIVIDED = """
+import asyncio, sys
+from pathlib import Path
+from stoker.sandboxes.contract import SandboxSpec
+from stoker.sandboxes.lean import Backend, Settings
+from stoker.types import MEBIBYTE, Limits
+from sandboxes.lean.guests import EXECUTED, FORKED, hello, order, run
+
+async def main():
+    backend = Backend(Settings(node_id=sys.argv[1], cgroup_parent=sys.argv[2]), (FORKED, EXECUTED))
+    await backend.open()
+    weak = " ".join(each.what for each in backend.weaknesses())
+    assert "watched" not in weak and "shares" not in weak, weak
+    for launch in (FORKED, EXECUTED):
+        limits = Limits(memory_mb=32, pids=20)
+        sandbox = await backend.create(SandboxSpec(id=launch.name, launch=launch, limits=limits))
+        await hello(sandbox)
+        groups = Path(f"/proc/{sandbox.traces.pid}/cgroup").read_text()
+        assert f"/{sys.argv[2]}/stoker-{sys.argv[1]}/" in groups, groups
+        await order(sandbox, "kept = bytearray(200 << 20)")
+        ending = await sandbox.ended
+        assert ending.out_of_memory, ending
+        assert 30 * MEBIBYTE < ending.usage.memory_peak_bytes <= 32 * MEBIBYTE, ending
+        await sandbox.destroy()
+    await backend.close()
+
+asyncio.run(main())
+print("held")
+"""
+
+
+@pytest.fixture
+def given(node_id: str) -> Iterator[str]:
+    """The name of a group in every tree that is the ordinary user's, as a service manager would make it."""
+    trees = find_trees()
+    if not {"memory", "pids", "cpu"} <= frozenset().union(*(tree.controllers for tree in trees)):
+        pytest.skip("no cgroups on this machine that could be given away")
+    name = f"given-{node_id}"
+    for tree in trees:
+        folder = tree.root / name
+        folder.mkdir()
+        for path in (folder, folder / "cgroup.procs", *folder.glob("tasks"), *folder.glob("cgroup.subtree*")):
+            os.chown(path, ordinary.ORDINARY, ordinary.ORDINARY)
+    yield name
+    for tree in trees:
+        (tree.root / name).rmdir()
+
+
+def test_groups_that_a_user_was_given_limit_as_roots_do(given: str, node_id: str, folder: Path) -> None:
+    done = ordinary.run(folder, "-c", DIVIDED, node_id, given)
+    assert done.stdout == "held\n", done.stderr
+    assert leaks.left([f"stoker-{node_id}"]) == []
+
+
+def test_a_group_that_is_nobodys_to_give_is_said(folder: Path) -> None:
+    done = ordinary.run(folder, "-m", "stoker", "start", "0", "-d", "-s", "cgroup_parent=no/such")
+    assert done.returncode == NODE
+    assert (
+        "cgroup_parent names 'no/such', and user 41234 may make no cgroup there" in done.stdout + done.stderr
+    )
+
+
+WITHOUT_GROUPS = """
+from stoker.linux.mounts import leave_the_hosts
+from stoker.linux.syscalls import umount
+leave_the_hosts()
+umount("/sys/fs/cgroup")
+import os, sys
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_root_without_cgroups_has_memory_watched_too(folder: Path) -> None:
+    if not os.path.ismount("/sys/fs/cgroup"):
+        pytest.skip("there is nothing to take away")
+    suite = str(ordinary.ROOT / "tests" / "sandboxes" / "lean" / "test_endings.py")
+    pytest_too = ("-m", "pytest", "-q", "-p", "no:cacheprovider", suite, "-k", "memory or measured or bomb")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GROUPS, *pytest_too],
+        cwd=ordinary.ROOT,
+        env=os.environ | {"STOKER_PROMISED": "lean"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]

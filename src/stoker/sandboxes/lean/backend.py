@@ -46,9 +46,10 @@ from stoker.sandboxes.lean.packets import (
     pack,
 )
 from stoker.sandboxes.lean.policy import POLICY
-from stoker.sandboxes.lean.problems import find_egress_problem, find_problems, kernel
+from stoker.sandboxes.lean.problems import find_egress_problem, find_problems, kernel, missing_group
 from stoker.sandboxes.lean.sandbox import Sandbox, Traces, ending_of
 from stoker.sandboxes.lean.settings import Settings
+from stoker.sandboxes.lean.weaknesses import find_weaknesses
 from stoker.types import MEBIBYTE, Ending, Limits, Network
 
 NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]{0,63}")
@@ -97,7 +98,7 @@ class Backend(contract.Backend):
         self._settings = settings
         self._launches = launches
         self._index = {launch.name: index for index, launch in enumerate(launches)}
-        self._groups = Groups(find_trees(), settings.node_id, settings.cgroup_parent)
+        self._groups = Groups(find_trees(settings.cgroup_parent), settings.node_id)
         self._process: subprocess.Popen[bytes] | None = None
         self._end: socket.socket | None = None
         self._link: Link | None = None
@@ -127,7 +128,13 @@ class Backend(contract.Backend):
         )
 
     def problems(self) -> list[Problem]:
-        return [] if self._process is not None else find_problems()
+        if self._process is not None:
+            return []
+        parent = self._settings.cgroup_parent
+        return find_problems() + ([missing_group(parent)] if parent and not self._groups.trees else [])
+
+    def weaknesses(self) -> list[Problem]:
+        return find_weaknesses(self._groups.controllers, self.abilities.limits_pids)
 
     def lacks(self, network: Network) -> Problem | None:
         if network is not Network.EGRESS:
@@ -136,7 +143,7 @@ class Backend(contract.Backend):
 
     def prepare(self) -> None:
         """Start the helper. Returns at once; `open` waits for it."""
-        problems = find_problems()
+        problems = self.problems()
         if problems:
             raise BackendUnavailable("; ".join(map(str, problems)))
         self._egress_problem = find_egress_problem()
@@ -178,7 +185,6 @@ class Backend(contract.Backend):
                 "is_root": is_root(),
                 "uid_base": self._settings.first_uid,
                 "bounds_processes": self.abilities.limits_pids,
-                "cgroup_parent": self._settings.cgroup_parent,
                 "egress": (
                     self._settings.egress_private,
                     self._settings.name_servers(),
@@ -186,6 +192,9 @@ class Backend(contract.Backend):
                     self._resolver(source),
                     filters,
                 ),
+                "trees": [
+                    (str(tree.root), tuple(tree.controllers), tree.version) for tree in self._groups.trees
+                ],
                 "code_path": CODE_PATH,
                 "workspace_path": WORKSPACE_PATH,
                 "filters": filters,

@@ -129,6 +129,14 @@ def _is_filtered() -> bool:
     return "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
 
 
+def missing_group(parent: str) -> Problem:
+    """The settings name a cgroup that is no use."""
+    return Problem(
+        f"the setting cgroup_parent names {parent!r}, and user {os.geteuid()} may make no cgroup there",
+        "make it and give it to that user, or leave the setting empty",
+    )
+
+
 def has_capabilities() -> bool:
     """Whether this root can do what the helper has to."""
     for line in Path("/proc/self/status").read_text().splitlines():

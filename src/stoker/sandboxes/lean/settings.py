@@ -24,6 +24,8 @@ class HasNodeId(Protocol):
     def egress_private(self) -> str: ...
     @property
     def dns_servers(self) -> str: ...
+    @property
+    def cgroup_parent(self) -> str: ...
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     uid_base: int | None = None
     """The first of 65,536 user ids, one for each sandbox; None: a range chosen by the node's id."""
     cgroup_parent: str = ""
-    """The group below which ours are made, for example a delegated one; empty: the root of each tree."""
+    """The group below which ours are made; empty: the first of each tree for root, else the one we are in."""
 
     egress_private: str = ""
     """The private networks that sandboxes with egress may reach."""
@@ -50,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """What the node's own settings say."""
         return cls(
             node_id=settings.node_id,
+            cgroup_parent=settings.cgroup_parent,
             egress_private=settings.egress_private,
             dns_servers=settings.dns_servers,
         )

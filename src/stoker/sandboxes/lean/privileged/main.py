@@ -14,9 +14,10 @@ import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
-from stoker.linux.cgroups import Groups, find_trees
+from stoker.linux.cgroups import Groups, Tree
 from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
 from stoker.linux.processes import Reaped, children, reap
@@ -340,14 +341,19 @@ def main() -> None:
     os.chdir("/")
     os.umask(0o022)
     node, guardian = pidfd_open(config["node"]), pidfd_open(os.getpid())
-    groups = Groups(find_trees(), config["node_id"], config["cgroup_parent"])
-    guard(link, lambda first: live(config, first, link, node, guardian), groups.sweep)
+    guard(link, lambda first: live(config, first, link, node, guardian), groups_of(config).sweep)
+    groups_of(config).close()
     place.close()
+
+
+def groups_of(config: dict[str, Any]) -> Groups:
+    trees = (Tree(Path(root), frozenset(names), version) for root, names, version in config["trees"])
+    return Groups(tuple(trees), config["node_id"])
 
 
 def live(config: dict[str, Any], first: int, link: socket.socket, node: int, guardian: int) -> None:
     """One helper, until the node or the guardian ends; `node` and `guardian` are pidfds."""
-    groups = Groups(find_trees(), config["node_id"], config["cgroup_parent"])
+    groups = groups_of(config)
     try:
         groups.sweep()
     except OSError as error:
