@@ -365,6 +365,17 @@ async def test_a_forked_call_out_of_memory_ends_alone(forking: Guest, backend: B
     assert (await forking.call([1])).value == [1]
 
 
+async def test_ends_and_answers_at_the_same_time_are_never_taken_for_each_other(forking: Guest) -> None:
+    for _ in range(15):
+        killed, exited, *echoed = await asyncio.gather(
+            forking.call({"do": "kill"}),
+            forking.call({"do": "exit", "code": 3}),
+            *(forking.call({"do": "print", "stdout": "said\n"}) for _ in range(3)),
+        )
+        assert (killed.exited.signal, exited.exited.exit_code) == (9, 3)
+        assert [(answer.result, answer.stdout) for answer in echoed] == [(b"null", b"said\n")] * 3
+
+
 async def test_a_cancelled_forked_call_is_ended(forking: Guest) -> None:
     call = forking.start({"do": "hang"})
     pid = (await forking.call({"do": "process"})).value

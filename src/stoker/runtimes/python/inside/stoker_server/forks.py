@@ -166,26 +166,27 @@ class _Server:
 
     def _relay(self, child: Child, stream: int) -> bool:
         """Pass on what is in the pipe; whether there was anything."""
-        data = self._read(child.output[stream])
+        data = self._read(child, child.output[stream])
         if data:
             self._channel.send(write_frame(LOG, child.number, bytes((stream,)) + data))
         return bool(data)
 
-    def _read(self, fd: int) -> bytes:
+    def _read(self, child: Child, fd: int) -> bytes:
         """What a call's pipe holds; closes it at its end."""
-        if fd not in self._actions:
+        if fd not in child.unread:
             return b""
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return b""
         if not data:
+            child.unread.discard(fd)
             self._close(fd)
         return data
 
     def _read_answer(self, child: Child) -> bool:
         """Take what is in the pipe; whether there was anything."""
-        data = self._read(child.answer)
+        data = self._read(child, child.answer)
         child.received += data
         if data:
             self._check_answer(child)
@@ -215,9 +216,8 @@ class _Server:
         self._let_go(child)
 
     def _let_go(self, child: Child) -> None:
-        for fd in (child.answer, *child.output.values()):
-            if fd in self._actions:
-                self._close(fd)
+        while child.unread:
+            self._close(child.unread.pop())
 
     def _reap(self) -> None:
         os.read(self._wake, CHUNK)
