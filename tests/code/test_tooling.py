@@ -63,6 +63,12 @@ def test_names_are_resolved_as_on_the_host(build):
     assert targets["/etc/hosts"] == str(Path("/etc/hosts").resolve())
 
 
+@pytest.mark.parametrize("network", ["egress", "none"])
+def test_a_build_without_the_hosts_network_resolves_no_names_as_the_host_does(home, network):
+    launch = builder_launch(BASE, Settings(home=home, build_network=network), [BASE], {})
+    assert not {"/etc/hosts", "/etc/resolv.conf"} & {show.target for show in launch.shows}
+
+
 def test_every_tool_is_named_and_shown(home):
     node = Launch(name="nodejs-20.1.0", argv=("/app/node/bin/node",), shows=(Show("/opt/node", "/app/node"),))
     launch = builder_launch(BASE, Settings(home=home), [BASE, node], {})

@@ -18,7 +18,7 @@ from stoker.cli.exits import FAILED, OK
 from stoker.errors import NodeError
 from stoker.linux import cgroups, rootless
 from stoker.settings import Settings
-from stoker.types import MEBIBYTE
+from stoker.types import MEBIBYTE, Network
 
 EXTRAS = (("s3", "obstore", "packages on S3"),)
 
@@ -66,6 +66,7 @@ def examine(settings: Settings) -> Diagnosis:
             _cgroups(settings),
             _user_namespaces(),
             *_backends(settings),
+            *_egress(settings),
             *_runtimes(),
             *_extras(),
         ),
@@ -136,6 +137,25 @@ def _backend(name: str, settings: Settings) -> Iterator[Finding]:
     yield Finding(what, True, ", ".join(able if backend.abilities.walls else ["no walls", *able]))
     for weakness in backend.weaknesses():
         yield Finding(f"weaker: {name}", True, weakness.what, (weakness.remedy,))
+
+
+def _egress(settings: Settings) -> Iterator[Finding]:
+    """Whether the default sandbox can be let out to the internet."""
+    if settings.sandbox not in plugins.names("sandboxes"):
+        return
+    try:
+        room = plugins.load("sandboxes", settings.sandbox)
+        backend = room.Backend(room.Settings(), ())
+    except (NodeError, ImportError) as error:
+        yield Finding("egress", False, str(error))
+        return
+    problem = backend.lacks(Network.EGRESS)
+    if problem is not None:
+        yield _problematic("egress", [problem])
+    elif backend.abilities.walls:
+        yield Finding("egress", True, "functions can have the network 'egress'")
+    else:
+        yield Finding("egress", True, "no walls: every function has the host's network")
 
 
 def _runtimes() -> Iterator[Finding]:

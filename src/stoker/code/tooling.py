@@ -46,6 +46,8 @@ class HasHome(Protocol):
 
     @property
     def home(self) -> Path: ...
+    @property
+    def build_network(self) -> str: ...
 
 
 def builder_launch(
@@ -62,7 +64,7 @@ def builder_launch(
             **base.environment,
             **pip_settings(environ, luggage),
             **npm_settings(environ, luggage),
-            **_network(environ, luggage),
+            **_network(environ, luggage, settings.build_network == "host"),
             **_installers(environ, luggage),
             **_names(tools),
         }
@@ -105,7 +107,7 @@ def _installers(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
     return found
 
 
-def _network(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
+def _network(environ: Mapping[str, str], luggage: Luggage, is_hosts: bool) -> dict[str, str]:
     """Proxies and certificates, and the files by which names are resolved."""
     proxies = {name for name in environ if name.lower() in PROXIES}
     taken = {name: environ[name] for name in (*proxies, *PLAIN) if name in environ}
@@ -116,6 +118,6 @@ def _network(environ: Mapping[str, str], luggage: Luggage) -> dict[str, str]:
     if flags:
         taken["NODE_OPTIONS"] = " ".join(flags)
     for file in RESOLVING:
-        if file.is_file():
+        if is_hosts and file.is_file():
             luggage.show(file.resolve(), str(file))
     return taken

@@ -1,8 +1,8 @@
 """Pairs of virtual links, with their addresses and routes: the few messages of rtnetlink that need saying.
 
 By hand because of who says them: the helper has one thread, no library, and says them for each sandbox
-that is connected. Measured for one connection: 0.4 ms here, 5 ms with `ip -batch`; importing pyroute2
-would take 160 ms and 20 MB, and it starts threads of its own.
+that is connected. Measured on a busy machine, for one connection: 0.6 ms here, 13 ms with `ip -batch`.
+Importing pyroute2 would take 160 ms and 20 MB.
 """
 
 from __future__ import annotations

@@ -563,3 +563,33 @@ async def test_a_machine_without_a_free_block_says_so(world: World, node_id: str
     await backend.close()
     for claim in claims:
         claim.close()
+
+
+def test_without_root_there_is_no_egress_and_the_reason_is_said() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setresuid(65534, 65534, 65534)
+            os.write(writing, str(Backend(Settings(), ()).lacks(Network.EGRESS)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as said:
+        assert said.read() == (
+            "it changes the machine's network, for which the node has to be started by root; use sudo"
+        )
+    os.waitpid(child, 0)
+
+
+async def test_a_build_with_egress_asks_for_names_as_a_function_does(
+    lean: Backend, zone: Zone, folder: Path, greeters: dict[str, Greeter]
+) -> None:
+    zone.say("index.example.org", INTERNET)
+    spec = SandboxSpec(id="build", launch=FORKED, limits=Limits(), workspace=folder, network=Network.EGRESS)
+    os.chown(folder, 64_321, 64_321)
+    sandbox = await lean.create(spec)
+    await hello(sandbox)
+    assert await reach(sandbox, "index.example.org", PRIVATE) == [INTERNET, REFUSED]
+    await sandbox.destroy()
