@@ -204,3 +204,15 @@ def test_who_was_moved_out_of_a_group_that_is_divided_is_moved_back(version_2: G
     assert not beside.exists()
     process.kill()
     process.wait()
+
+
+def test_a_group_that_cannot_be_made_in_one_tree_is_made_in_none(groups: Groups) -> None:
+    """Where a controller has a file by that name."""
+    for name in ("pids.max", "memory.limit_in_bytes", "memory.max", "tasks", "cgroup.procs"):
+        group = groups.group(name)
+        try:
+            group.make()
+        except FileExistsError:
+            assert not any((tree.root / groups._path / name).is_dir() for tree in groups.trees)
+        else:
+            group.remove()

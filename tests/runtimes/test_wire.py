@@ -226,6 +226,13 @@ def test_a_call_that_ends_in_the_middle_of_its_parts_is_not_remembered() -> None
     assert [what[1] for what in ear.heard] == ["raised"]
 
 
+def test_of_a_call_that_is_forgotten_no_part_is_kept() -> None:
+    session, _, _ = listen(calls=1, is_loaded=True)
+    session.data_received(result(1, bytes(RESULT_BYTES), RESULT | MORE))
+    session.forget(1)
+    assert session._parts == {}
+
+
 # What we hear, told wrong
 
 

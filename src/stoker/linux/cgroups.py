@@ -105,8 +105,16 @@ class Group:
         return f"<Group {self._path} in {', '.join(str(tree.root) for tree in self._folders) or 'no tree'}>"
 
     def make(self) -> None:
-        for folder in self._folders.values():
-            folder.mkdir(0o755)
+        """In every tree, or after `OSError` in none."""
+        made: list[Path] = []
+        try:
+            for folder in self._folders.values():
+                folder.mkdir(0o755)
+                made.append(folder)
+        except OSError:
+            for folder in made:
+                folder.rmdir()
+            raise
 
     def joining(self) -> list[int]:
         """Descriptors to join by; the caller closes them."""

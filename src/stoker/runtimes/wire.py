@@ -111,8 +111,9 @@ class Session(asyncio.Protocol):
         return number
 
     def forget(self, number: int) -> None:
-        """Stop listening to a call that will not be run."""
+        """Stop listening to a call that will not be run; a server that lies may have begun to answer it."""
         self._calls.pop(number, None)
+        self._parts.pop(number, None)
 
     def cancel(self, number: int) -> None:
         """Stop listening to a call and ask the other side to end it."""
