@@ -10,7 +10,9 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["stoker.runtimes.wire", "stoker.sandboxes.lean"]):
+with atheris.instrument_imports(
+    include=["stoker.runtimes.wire", "stoker.sandboxes.lean", "stoker.egress", "dns"]
+):
     from fuzz.targets import TARGETS
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from runtimes.test_wire import RESULT_BYTES, listen, pieces
+from stoker.egress import is_reachable
 from stoker.runtimes.wire import HEADER, SLACK, Session
-from stoker.sandboxes.lean.packets import HEAD, MAKE_BODY, Make, unpack
-from stoker.sandboxes.lean.privileged.main import take_make
+from stoker.sandboxes.lean.egress.frames import MOST_ADDRESSES, OPEN_BODY, Open
+from stoker.sandboxes.lean.packets import EGRESS, HEAD, HOST_NETWORK, MAKE_BODY, Make, unpack
+from stoker.sandboxes.lean.privileged.orders import take_make
+from stoker.sandboxes.lean.resolver import answering
 
 LAUNCHES = 3
 ENDS = ("answered", "raised", "exited")
@@ -50,9 +54,13 @@ def orders(data: bytes) -> None:
         order = take_make(body, [], LAUNCHES)
     except ValueError:
         return
-    assert is_good(Make(*MAKE_BODY.unpack(body)), LAUNCHES)
-    assert order.name == MAKE_BODY.unpack(body)[-1].rstrip(b"\0")
+    said = Make(*MAKE_BODY.unpack_from(body))
+    assert is_good(said, LAUNCHES)
+    assert order.name == said.name.rstrip(b"\0")
     assert order.flags & 3 == 0, "descriptors were promised and none was there"
+    assert order.flags & EGRESS or not order.egress
+    again = order._replace(egress=tuple(str(target).encode() for target in order.egress))
+    assert take_make(again.pack(), [], LAUNCHES) == order
 
 
 def is_good(order: Make, launches: int) -> bool:
@@ -61,11 +69,39 @@ def is_good(order: Make, launches: int) -> bool:
     bounds = (order.memory_bytes, order.millicpus, order.pids, order.scratch_bytes, order.scratch_inodes)
     return (
         order.launch < launches
-        and order.flags < 8
+        and order.flags < 16
+        and order.flags & (HOST_NETWORK | EGRESS) != HOST_NETWORK | EGRESS
         and re.fullmatch(rb"[-_a-z0-9][-._a-z0-9]*", name) is not None
         and all(0 < bound < 1 << 62 for bound in bounds)
         and order.pids <= 1 << 22
     )
 
 
-TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType({"wire": wire, "orders": orders})
+def questions(data: bytes) -> None:
+    """A name server's question from inside a sandbox, and beside it what a name server might answer."""
+    cut = data[0] * len(data) // 255 if data else 0
+    query = answering.read(data[1:cut])
+    if query is None or answering.refusal(query) is not None:
+        return
+    assert answering.name_of(query) == answering.name_of(query).lower()
+    answer = answering.read(data[cut:]) or query
+    reply = answering.filtered(query, answer, ())
+    told, _ = answering.addresses(reply, MOST_ADDRESSES)
+    assert all(is_reachable(address, ()) for address in told)
+    for is_stream in (False, True):
+        assert len(answering.on_wire(query, reply, is_stream)) <= 65535
+
+
+def openings(data: bytes) -> None:
+    """What a resolver that was taken over says to the helper."""
+    try:
+        asked = Open.unpack(data)
+    except struct.error:
+        assert len(data) != OPEN_BODY.size
+        return
+    assert len(asked.addresses) <= MOST_ADDRESSES
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
+    {"wire": wire, "orders": orders, "questions": questions, "openings": openings}
+)

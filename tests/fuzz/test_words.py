@@ -1,10 +1,11 @@
-"""A helper whose sandboxes' first processes say anything: each start ends once, and nothing is lost or made twice."""
+"""A helper whose sandboxes say anything: each start ends once, and nothing is lost or made twice."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+import traceback
 from collections.abc import Iterator
 
 import pytest
@@ -16,13 +17,13 @@ from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
 from stoker.linux.syscalls import PR_SET_PDEATHSIG, prctl
 from stoker.linux.users import UserNamespaces
+from stoker.sandboxes.lean.egress.way import Way
 from stoker.sandboxes.lean.packets import (
     DESTROY,
     ENDED,
     FAILED,
     MADE,
     MAKE,
-    MAKE_BODY,
     READY,
     RUNNING,
     STATUS,
@@ -47,14 +48,14 @@ Word = tuple[bytes, int]
 Script = list[Word]
 
 GOOD: Script = [(RUNNING, 1), (STATUS + WAIT_STATUS.pack(0), 0)]
-ORDER = MAKE_BODY.pack(*Make(0, 0, 64 * MEBIBYTE, 1000, 16, MEBIBYTE, 100, b"guest"))
+ORDER = Make(0, 0, 64 * MEBIBYTE, 1000, 16, MEBIBYTE, 100, b"guest").pack()
 PRIVATE = 4  # its place in an order
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a helper of namespaces needs root")
 
 
 class Liars:
-    """In the place of a zygote: forks what says the next script and ends, and then what says no more than it must."""
+    """In the place of a zygote: forks what says the next script; after the last, what says what it must."""
 
     def __init__(self, scripts: list[Script], owner: Helper) -> None:
         self._scripts = scripts
@@ -86,6 +87,8 @@ def say(private: int, script: Script | None) -> None:
 
 
 def be_helper(link: socket.socket, scripts: list[Script], spares: int) -> None:
+    loop = Loop()
+    way = Way("fuzz", None, (), lambda descriptor, call: None)
     means = Means(
         Groups((), "fuzz"),
         Networks(),
@@ -95,10 +98,10 @@ def be_helper(link: socket.socket, scripts: list[Script], spares: int) -> None:
         Slots(100),
         0,
         False,
+        way,
         "/app/function",
         "/build",
     )
-    loop = Loop()
     helper = Helper(link, 0, means, loop, Spares(1, spares))
     helper.open([], (), 0)
     helper._nurseries.append(Liars(scripts, helper))  # type: ignore[arg-type]
@@ -115,13 +118,25 @@ def converse(scripts: list[Script], spares: int) -> Iterator[tuple[int, int, int
             ours.close()
             be_helper(theirs, scripts, spares)
             code = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(code)
     theirs.close()
+    try:
+        yield from converse_with(ours, len(scripts) + 1)
+    finally:
+        ours.close()
+        code = os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
+    assert code == 0, "the helper died"
+
+
+def converse_with(ours: socket.socket, starts: int) -> Iterator[tuple[int, int, int]]:
     with ours:
         ours.settimeout(30)
         yield hear(ours)
-        for number in range(1, len(scripts) + 2):
+        for number in range(1, starts + 1):
             send(ours, pack(MAKE, number, ORDER))
             kind = 0
             while kind not in (ENDED, FAILED):
@@ -129,7 +144,6 @@ def converse(scripts: list[Script], spares: int) -> Iterator[tuple[int, int, int
                 yield kind, about, descriptors
                 if kind == MADE:
                     send(ours, pack(DESTROY, about))
-    assert os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]) == 0, "the helper died"
 
 
 def hear(link: socket.socket) -> tuple[int, int, int]:

@@ -68,7 +68,7 @@ def find_excess(pids: list[int], allowed_bytes: int) -> int | None:
     HOLDS: what is resident in each, shared pages and all, has been found to be more: this look is dear.
     """
     shares = {pid: measure_own_share(pid) for pid in pids}
-    return max(pids, key=lambda pid: shares[pid]) if sum(shares.values()) > allowed_bytes else None
+    return max(pids, key=lambda pid: shares[pid]) if pids and sum(shares.values()) > allowed_bytes else None
 
 
 def measure_own_share(pid: int) -> int:
