@@ -28,6 +28,7 @@ from stoker.settings import Settings
 BACK_S = 10.0  # a bound for the slowest machine; what is aimed at is two, and printed is what it took
 SETTLED_S = 1.0  # records are on disk 50 ms after the call, if that follows
 UNFINISHED = ("staging", "trash")
+SPARES = 2  # of a launch: sandboxes with a link, and nobody's yet
 KNOWN = {
     "blobs",
     "build-settings",
@@ -68,7 +69,8 @@ class Load:
     @contextmanager
     def running(self) -> Iterator[None]:
         threads = [
-            threading.Thread(target=self._go_on, args=[ask]) for ask in (self._warm, self._cold, self._build)
+            threading.Thread(target=self._go_on, args=[ask])
+            for ask in (self._warm, self._cold, self._away, self._build)
         ]
         for thread in threads:
             thread.start()
@@ -92,6 +94,9 @@ class Load:
 
     def _cold(self, number: int) -> Answer:
         return self._asked("cold", number)
+
+    def _away(self, number: int) -> Answer:
+        return self._asked("away", number)
 
     def _build(self, number: int) -> Answer:
         name = f"built{number}"
@@ -239,6 +244,10 @@ def node() -> Iterator[RunningNode]:
         pytest.skip("whose processes these are is told by root's eyes")
     with running("lean") as one:
         one.deploy("warm", CODE)
+        away = one.deploy("away", zipped("", {"main.py": CODE}, {**COLD, "network": "egress"}))
+        assert away.status == 201 or "nft" in away.text, (
+            away
+        )  # where there is none, all its calls are refused
         one.deploy("cold", zipped("", {"main.py": CODE}, COLD))
         yield one
 
@@ -325,6 +334,8 @@ def test_a_kill_at_any_moment_leaves_nothing_and_service_is_back(node: RunningNo
     node.wait_until_quiet()
     assert {path.name for path in node.home.iterdir()} <= KNOWN
     assert unfinished(node) == []
+    links = [thing for thing in leaks.found(Family(node).marks) if thing.startswith("interface")]
+    assert len(links) <= SPARES
     assert lost(node, load, [*kills, time.monotonic()]) == []
 
 

@@ -341,7 +341,7 @@ def main() -> None:
     os.chdir("/")
     os.umask(0o022)
     node, guardian = pidfd_open(config["node"]), pidfd_open(os.getpid())
-    guard(link, lambda first: live(config, first, link, node, guardian), groups_of(config).sweep)
+    guard(link, lambda first: live(config, first, link, node, guardian), lambda: sweep_all(config))
     groups_of(config).close()
     place.close()
 
@@ -355,16 +355,13 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
     """One helper, until the node or the guardian ends; `node` and `guardian` are pidfds."""
     groups = groups_of(config)
     try:
-        groups.sweep()
+        sweep_all(config)
     except OSError as error:
         text = f"what an earlier life of this node left cannot be removed: {error}"
         send(link, pack(FAILED, 0, text.encode()[:MAX_TEXT]))
         return
     tag = tag_of(config["node_id"])
-    block = None
-    if config["is_root"]:
-        sweep_network(tag)
-        block = claim_block(tag)
+    block = claim_block(tag) if config["is_root"] else None
     loop = Loop()
     way = Way(
         tag,
@@ -394,6 +391,13 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
     finally:
         groups.sweep()  # a fault of ours must not outlive us either
         way.close()
+
+
+def sweep_all(config: dict[str, Any]) -> None:
+    """Remove what a helper that died has left. Raises `OSError` that says what cannot be removed."""
+    groups_of(config).sweep()
+    if config["is_root"]:
+        sweep_network(tag_of(config["node_id"]))
 
 
 def sweep_network(tag: str) -> None:
