@@ -66,6 +66,11 @@ def compiled(folder: Path) -> Path:
     return program
 
 
+def crowding() -> float:
+    """How many more than its processors the machine has to do; patience is for a machine of our own."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Pulse:
     """Asks one thing of a node again and again, and keeps how long each answer took."""
 
@@ -210,17 +215,20 @@ class Arena:
         for name, taken in (("a call at the same time", work), ("an answer of health", health)):
             if len(taken) > 3:
                 times = statistics.median(taken) / calm
-                assert times < slower, f"{name} took {times:.1f} times as long as when all was calm"
+                assert times < slower * crowding(), (
+                    f"{name} took {times:.1f} times as long as when all was calm"
+                )
 
     def _wait_as_before(self, before: Counter[str] | None, clean_s: float) -> Counter[str]:
         """Until there is no more of the node on the machine than there was; fails if it is late."""
-        give_up = time.monotonic() + clean_s
+        began = time.monotonic()
+        give_up = began + clean_s * crowding()
         while True:
             pool = self.node.ask("GET", "/stats").json["data"]["pool"]
             things = self._count()
             busy = [state for state in AT_WORK if pool[state] > (state == "busy")]
             grown = things - (things if before is None else before)
-            if not busy and not grown and (before is not None or time.monotonic() > give_up - CLEAN_S / 2):
+            if not busy and not grown and (before is not None or time.monotonic() > began + CLEAN_S / 2):
                 return things
             assert time.monotonic() < give_up, f"left: {dict(grown)}, {pool}\n{leaks.found(self._marks)}"
             threading.Event().wait(PAUSE_S)

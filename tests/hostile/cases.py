@@ -15,6 +15,10 @@ from typing import Any
 SHORT, LONG = "1s", "10s"
 OK, TIME, MEMORY, CRASH, EXIT, OUTPUT = "ok", "TimedOut", "OutOfMemory", "Crashed", "Exited", "OutputTooLarge"
 
+# What a reply says of the limit, for endings that are always one's.
+LIMITS: Mapping[str, str] = MappingProxyType(
+    {TIME: "wall_time", MEMORY: "memory", OUTPUT: "output", "ResultTooLarge": "result"}
+)
 # Why the backend without walls is spared an attack: each is a line of SECURITY.md's table of walls.
 SIGNALS = "whoever has no walls may signal whatever is of the same user, the node too"
 PROCESSES = "processes are not counted without walls"
@@ -33,6 +37,9 @@ class Case:
     ends: str = OK
     """How it may end: words, any of which is right."""
     timeout: str = LONG
+    cpu_time: str = ""
+    limit: str = ""
+    """Which limit the reply says was met, where there are walls; empty: what `LIMITS` says for the ending."""
     event: Mapping[str, Any] = field(default_factory=dict)
     says: str = ""
     """What the error's message holds."""
@@ -44,7 +51,9 @@ class Case:
     """Why it is not tried where there are no walls."""
 
     def __str__(self) -> str:
-        values = "-".join(str(value)[:20] for value in self.event.values())
+        values = "-".join(
+            str(value)[:20] for value in (*self.event.values(), self.cpu_time and "cpu") if value
+        )
         return "-".join(filter(None, (self.language, self.attack, values)))
 
 
@@ -68,6 +77,11 @@ CPU_AND_TIME = (
     nodejs("cpu.sleeps_for_ever", TIME, timeout=SHORT),
     program("busy_threads", TIME, timeout=SHORT),
     python("cpu.busy_processes", TIME, timeout=SHORT),
+    python("cpu.busy_loop", TIME, cpu_time=SHORT, limit="cpu_time"),
+    nodejs("cpu.busy_loop", TIME, cpu_time=SHORT, limit="cpu_time"),
+    program("busy_threads", TIME, cpu_time=SHORT, limit="cpu_time"),
+    python("cpu.busy_processes", TIME, cpu_time=SHORT, limit="cpu_time"),
+    program("deaf", TIME, timeout=SHORT, cpu_time=SHORT),
     python("cpu.pins_itself_to_each_processor", TIME, timeout=SHORT),
     python("cpu.idle_first_process", EXIT, says="code 9"),
     python("cpu.busy_daemon_left_behind"),

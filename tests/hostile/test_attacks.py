@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostile.arena import CLEAN_S, FUNCTIONS, Arena
-from hostile.cases import SECTIONS, Case
+from hostile.cases import LIMITS, SECTIONS, Case
 from journeys.running import Answer
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
@@ -21,13 +21,16 @@ CASES = [pytest.param(case, id=f"{section}-{case}") for section, cases in SECTIO
 def test_an_attack_ends_as_it_must_and_nobody_else_notices(field: Arena, case: Case) -> None:
     if field.sandbox == "process" and case.cannot:
         pytest.skip(f"process cannot: {case.cannot}")
-    name = field.ready(case.language, case.timeout)
+    name = field.ready(case.language, case.timeout, **({"cpu_time": case.cpu_time} if case.cpu_time else {}))
     more = {"port": field.node.port, "walls": field.sandbox != "process", "program": case.language == "c"}
     clean_s = case.clean_s if field.sandbox == "process" else CLEAN_S
     with field.watched(lambda: field.call(name, "peace.hello"), clean_s):
         answer = field.call(name, case.attack, **more, **case.event)
     wanted = (field.sandbox == "process" and case.elsewhere) or case.ends
     assert ending_of(answer) in (wanted, *wanted.split()), answer
+    if field.sandbox != "process" or case.cpu_time:
+        limit = answer.headers.get("x-stoker-limit", "")
+        assert limit == (case.limit or LIMITS.get(ending_of(answer), limit))
     assert case.says in answer.body.decode(), answer
     if answer.status == 200 and "not-json" not in wanted:
         assert answer.json == [], "what it got through with"

@@ -33,7 +33,7 @@ MAX_ERROR = MEBIBYTE
 # What may be said beside the ends of calls from one call's start to the next one's. A frame costs the node
 # about a microsecond, however small; of bytes for nobody there is no use at all.
 MAX_ASIDE = 16 * MEBIBYTE
-LOG_COST, WASTE_COST = 64, 256
+LOG_COST, WASTE_COST = 128, 256
 READ_BYTES, MAX_LAST_READS = 64 * 1024, 16  # together more than a Unix socket holds
 
 
