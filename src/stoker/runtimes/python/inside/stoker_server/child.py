@@ -29,7 +29,7 @@ class Child:
         self.answer = answer
         self.output = {1: stdout, 2: stderr}
         self.unread = {answer, stdout, stderr}
-        """Those of its pipes that are open still. HOLDS: one that is closed has a number that may be another's."""
+        """Those of its pipes that are open still. HOLDS: the number of a closed one may be another's."""
         self.received = bytearray()
         self.is_settled = False
         self.is_cancelled = False
