@@ -10,35 +10,39 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address
 
 NETLINK_NETFILTER, CONNTRACK = 12, 1
 GET, DELETE = CONNTRACK << 8 | 1, CONNTRACK << 8 | 2
 REQUEST, ACK, DUMP = 1, 4, 0x300
 ERROR, DONE = 2, 3
-NESTED = 0x8000
-TUPLE_ORIG, TUPLE_IP, IP_V4_SRC, CTA_ID, CTA_ZONE, FILTER, FILTER_ORIG_FLAGS = 1, 1, 1, 12, 18, 25, 1
-BY_SOURCE = 1
+NESTED = 0x3FFF
+TUPLE_ORIG, CTA_ID, CTA_ZONE = 1, 12, 18
+# Of the first attribute: the head of the tuple, of its addresses, of the source; then that itself.
+SOURCE = slice(12, 16)
 
 _HEAD = struct.Struct("=IHHII")
 _FAMILY = bytes([socket.AF_INET, 0, 0, 0])
 
 
-def forget_connections(source: IPv4Address) -> int:
-    """Forget every connection that this address began; how many there were. Raises `OSError`."""
+def forget_connections(sources: Collection[IPv4Address]) -> int:
+    """Forget every connection that one of these addresses began; how many there were. Raises `OSError`.
+
+    Reads the whole table once, for which the kernel needs some 10 to 40 ms however little is in it.
+    """
+    wanted = {source.packed for source in sources}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as control:
-        tuples = list(_list(control, source))
-        for one in tuples:
-            control.send(_message(DELETE, REQUEST | ACK, one))
+        control.send(_message(GET, REQUEST | DUMP, b""))
+        named = [_name(entry) for entry in _entries(control) if entry[SOURCE] in wanted]
+        for name in named:
+            control.send(_message(DELETE, REQUEST | ACK, name))
             _check(control.recv(4096))
-    return len(tuples)
+    return len(named)
 
 
-def _list(control: socket.socket, source: IPv4Address) -> Iterator[bytes]:
-    address = _nested(TUPLE_IP, _attribute(IP_V4_SRC, source.packed))
-    wanted = _nested(FILTER, _attribute(FILTER_ORIG_FLAGS, struct.pack("=I", BY_SOURCE)))
-    control.send(_message(GET, REQUEST | DUMP, _nested(TUPLE_ORIG, address) + wanted))
+def _entries(control: socket.socket) -> Iterator[bytes]:
+    """The attributes of each."""
     while True:
         answer = control.recv(1 << 17)
         while answer:
@@ -47,7 +51,7 @@ def _list(control: socket.socket, source: IPv4Address) -> Iterator[bytes]:
                 return
             if kind == ERROR:
                 _check(answer)
-            yield _name(answer[_HEAD.size + len(_FAMILY) : length])
+            yield answer[_HEAD.size + len(_FAMILY) : length]
             answer = answer[length + -length % 4 :]
 
 
@@ -57,7 +61,7 @@ def _name(attributes: bytes) -> bytes:
     while len(attributes) >= 4:
         length, kind = struct.unpack_from("=HH", attributes)
         whole = length + -length % 4
-        if kind & ~NESTED in (TUPLE_ORIG, CTA_ID, CTA_ZONE):
+        if kind & NESTED in (TUPLE_ORIG, CTA_ID, CTA_ZONE):
             named += attributes[:whole]
         attributes = attributes[whole:]
     return named
@@ -71,11 +75,3 @@ def _check(answer: bytes) -> None:
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
     return _HEAD.pack(_HEAD.size + len(_FAMILY) + len(body), kind, flags, 1, 0) + _FAMILY + body
-
-
-def _nested(kind: int, value: bytes) -> bytes:
-    return _attribute(kind | NESTED, value)
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

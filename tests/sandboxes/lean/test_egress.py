@@ -421,7 +421,7 @@ async def test_nothing_is_left_of_one_that_ended(
     (name,) = narrowed()
     await sandbox.destroy()
     await until(lambda: name not in links_of("sk"))
-    await until(lambda: forget_connections(address) == 0)
+    await until(lambda: forget_connections([address]) == 0)
     assert narrowed() == []
 
 
