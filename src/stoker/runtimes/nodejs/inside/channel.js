@@ -96,8 +96,9 @@ class Channel {
     this.frames.go();
   }
 
+  // Whether more may be said at once; if not, 'drain' on the socket tells when.
   send(data) {
-    this.socket.write(data);
+    return this.socket.write(data);
   }
 
   sendAndLeave(data, code) {

@@ -25,6 +25,7 @@ class Process {
     this.isCancelled = false;
     this.spentNs = 0; // what it had used when it was ended for that
     this.isOver = false;
+    this.isHeldUp = false;
     this.child = spawn(process.execPath, [...process.execArgv, SERVER], {
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
       detached: true, // a group of its own, to be killed with all it started
@@ -43,10 +44,23 @@ class Process {
     child.on('error', (error) => this.finish(null, null, error));
     child.on('exit', (code, signal) => {
       this.killGroup();
-      setTimeout(() => this.finish(code, signal), LAST_WORDS_MS);
+      this.waitForLastWords(code, signal);
       child.on('close', () => this.finish(code, signal));
     });
     this.send(LOAD, 0, Buffer.from(JSON.stringify({ ...load, mode: 'process', concurrency: 1 })));
+  }
+
+  waitForLastWords(code, signal) {
+    const goOn = () => (this.isHeldUp ? this.waitForLastWords(code, signal) : this.finish(code, signal));
+    setTimeout(goOn, LAST_WORDS_MS);
+  }
+
+  // Leave what it writes in its pipes while the node does not take what is there: held here, it would be memory
+  // of the sandbox, which others share.
+  holdUp(isHeldUp) {
+    this.isHeldUp = isHeldUp;
+    const [, stdout, stderr] = this.child.stdio;
+    for (const stream of [stdout, stderr]) stream[isHeldUp ? 'pause' : 'resume']();
   }
 
   send(kind, number, payload) {
@@ -90,6 +104,7 @@ class Server {
     this.calls = new Map();
     this.isLoaded = false;
     this.spare = this.start();
+    channel.socket.on('drain', () => this.processes.forEach((each) => each.isHeldUp && each.holdUp(false)));
     if (load.cpu_ms) setInterval(() => this.endSpenders(), spending.LOOK_MS);
     process.on('exit', () => this.processes.forEach((each) => each.killGroup()));
   }
@@ -150,7 +165,8 @@ class Server {
     // What the first one wrote while it loaded is the sandbox's; of the others it is the same again.
     if (!this.isLoaded) (stream === 1 ? process.stdout : process.stderr).write(data);
     else if (this.calls.get(forked.number) === forked) {
-      this.channel.send(writeFrame(LOG, forked.number, Buffer.concat([Buffer.of(stream), data])));
+      const frame = writeFrame(LOG, forked.number, Buffer.concat([Buffer.of(stream), data]));
+      if (!this.channel.send(frame)) forked.holdUp(true);
     }
   }
 
