@@ -1,9 +1,9 @@
 """Connects sandboxes: a pair of links for each, the node's table, the resolver that answers their names.
 
-A connection is made in the network namespace that the sandbox has anyway, before its walls stand: for a spare
-that is quiet time. It goes with the namespace, which the kernel removes some milliseconds after the last of its
-processes; only when its link has gone, and what the kernel knew of its address is forgotten, is the address
-somebody else's.
+A connection is made in the network namespace that the sandbox has anyway, before its walls stand: for a
+spare that is quiet time. It goes with the namespace, which the kernel removes a moment after the last of
+its processes; only when its link has gone, and what the kernel knew of its address is forgotten, is the
+address somebody else's.
 """
 
 from __future__ import annotations
