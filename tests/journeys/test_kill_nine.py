@@ -99,7 +99,7 @@ class Load:
         return self._asked("away", number)
 
     def _build(self, number: int) -> Answer:
-        name = f"built{number}"
+        name = f"built{time.time_ns()}"
         return self._node.deploy(name, zipped("", {"main.py": f"{CODE}\n# {number}"}, PYTHON))
 
     def _asked(self, name: str, number: int) -> Answer:
