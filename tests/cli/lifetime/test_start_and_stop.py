@@ -30,8 +30,9 @@ def test_a_daemon_answers_when_its_parent_returns(shell: Shell) -> None:
         assert reply.status == 200
     assert f"process {shell.pid()}, log in daemon.log" in done.stderr
     assert os.getsid(shell.pid()) == shell.pid()
-    lines = (shell.folder / "daemon.log").read_text().splitlines()
-    assert json.loads(lines[0])["message"].startswith("Stoker answers on http://127.0.0.1:")
+    told = [json.loads(line)["message"] for line in (shell.folder / "daemon.log").read_text().splitlines()]
+    # Before it, where that is so, what is weaker on this machine.
+    assert [message for message in told if message.startswith("Stoker answers on http://127.0.0.1:")], told
 
 
 def test_a_port_on_the_command_line_is_the_port(shell: Shell, free_port: int) -> None:
@@ -127,8 +128,9 @@ def test_a_node_is_stopped_by_its_home_from_anywhere(node: Shell, tmp_path: Path
 
 
 def started(process: subprocess.Popen[str]) -> str:
+    """The line that says so; what is weaker on this machine may be told before it."""
     assert process.stderr is not None
-    return process.stderr.readline()
+    return next((line for line in process.stderr if "answers on" in line), "it ended")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
