@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+IDLE_S = 3.0
+"""A server may close a connection that nobody uses; this one does so after five seconds."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -27,14 +29,19 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._free: list[Connection] = []
+        self._free: list[tuple[float, Connection]] = []
+        """Since when each is free; the newest last."""
 
     async def __aenter__(self) -> Client:
         return self
 
     async def __aexit__(self, *how: object) -> None:
-        for _, writer in self._free:
+        self._close_free()
+
+    def _close_free(self) -> None:
+        for _, (_, writer) in self._free:
             writer.close()
+        self._free.clear()
 
     async def send(self, requests: Sequence[tuple[float, bytes]]) -> list[Sent]:
         """Each request at its second from now; what became of them, in order."""
@@ -50,16 +57,16 @@ class Client:
 
     async def _one(self, begin: float, at_s: float, data: bytes) -> Sent:
         await asyncio.sleep(begin + at_s - time.monotonic())
-        connection = (
-            self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
-        )
-        reader, writer = connection
+        reader, writer = await self._connection()
         writer.write(data)
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
-        self._free.append((reader, writer))
+        self._free.append((time.monotonic(), (reader, writer)))
         ended_s = time.monotonic() - begin
         return Sent(int(head[9:12]), ended_s - at_s, ended_s, head)
 
     async def _connection(self) -> Connection:
-        return self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+        if self._free and time.monotonic() - self._free[-1][0] < IDLE_S:
+            return self._free.pop()[1]
+        self._close_free()
+        return await asyncio.open_connection("127.0.0.1", self._port)

@@ -88,7 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "which idle sandboxes are kept, and for how long",
             allowed="one of fixed, lru, greedy_dual, histogram",
         ),
-    ] = "fixed"
+    ] = "greedy_dual"
     keep_s: Annotated[
         Span | None, _is("how long an idle sandbox is kept at most; none: as `keeping` says")
     ] = None

@@ -13,7 +13,7 @@ one is started when it opens. The plan alone knows the time, asks and obeys.
 * `histogram` learns after how long a pause calls come back, ends what nobody will want soon and starts
   it again before the expected call. Source: Shahrad et al., Serverless in the Wild (USENIX ATC 2020).
 
-Which one is the default, and by which numbers: docs/decisions/0003.
+Which one is the default, and by which numbers: docs/decisions/0004.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Pool:
     """Every live sandbox of the node; `spawn` starts a background task in the node's task group."""
 
     def __init__(
-        self, budget_mb: int, spawn: Spawn, keeping: str = "fixed", keep_s: float | None = None
+        self, budget_mb: int, spawn: Spawn, keeping: str = "greedy_dual", keep_s: float | None = None
     ) -> None:
         processors = len(os.sched_getaffinity(0))
         self._plan = Plan(budget_mb, keeping, keep_s, STARTS_EACH * processors, processors)
