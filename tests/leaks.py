@@ -130,8 +130,8 @@ def processes(marks: Collection[str]) -> Iterator[int]:
     mine = {os.getpid(), os.getppid()}
     users = _users(marks)
     for folder in Path("/proc").glob("[0-9]*"):
-        if int(folder.name) in mine:
-            continue
+        if int(folder.name) in mine or b") Z 1 " in _read(folder / "stat"):
+            continue  # the machine's first process collects what has ended when it comes to it
         said: list[bytes | str] = [_read(folder / name) for name in ("cmdline", "environ", "cgroup")]
         said.append(_link(folder / "cwd"))
         if _link(folder / "ns/mnt") not in ("", ours):
