@@ -12,14 +12,15 @@ import msgspec
 from rich.console import Console
 
 import leaks
-from bench import client, docker, machine, probes, system, table
+from bench import client, docker, machine, probes, system, table, walls
 from stoker.cli.diagnosis import is_compiled
 from stoker.settings import Settings
 
 RESULTS = Path(__file__).with_name("results.json")
 SPARE_S = 0.02  # between two cold calls, so that each finds a spare
 WALLS = {
-    "lean": "lean: own pid, mount, ipc, uts and net namespaces, own uid, read-only root, size-limited tmpfs, "
+    "lean": "lean: own user, pid, mount, ipc, uts, time and net namespaces, own uid, read-only root of own "
+    "inodes, size-limited tmpfs, "
     "memory, pids and cpu limits, no_new_privs, seccomp, no capabilities",
     "process": "process: none (a plain process with an environment of its own)",
 }
@@ -35,10 +36,11 @@ class Plan(msgspec.Struct, frozen=True):
     starts: int
     rate_s: float
     docker_runs: int
+    walled: int
 
 
-FULL = Plan(rounds=7, calls=2000, cold_calls=100, forks=500, starts=10, rate_s=4, docker_runs=3)
-QUICK = Plan(rounds=5, calls=400, cold_calls=25, forks=100, starts=3, rate_s=1, docker_runs=1)
+FULL = Plan(rounds=7, calls=2000, cold_calls=100, forks=500, starts=10, rate_s=4, docker_runs=3, walled=200)
+QUICK = Plan(rounds=5, calls=400, cold_calls=25, forks=100, starts=3, rate_s=1, docker_runs=1, walled=50)
 
 
 class Bench:
@@ -50,6 +52,7 @@ class Bench:
         self.console = console
         self.series: table.Series = {}
         self.missing: dict[str, str] = {}
+        self.walls: walls.Costs = {}
 
     def add(self, name: str, value: float) -> None:
         self.series.setdefault(name, []).append(value)
@@ -79,6 +82,8 @@ class Bench:
             marks = [str(node.home), Settings(home=node.home).node_id]
         self._starts()
         self._kills()
+        if self.sandbox == "lean":
+            self.walls = walls.costs(self.plan.walled)
         if things := leaks.left(marks):
             raise client.Failed("left behind: " + "; ".join(things))
 
@@ -151,6 +156,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="less of everything; under a minute")
     parser.add_argument("--sandbox", default="", help="the backend to measure; as root lean, else process")
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"where the results go ({RESULTS.name})")
+    parser.add_argument("--walls", action="store_true", help="only what each wall costs")
     parser.add_argument(
         "--page", type=Path, help="also write the tables to this page, below its first line `---`"
     )
@@ -159,6 +165,9 @@ def main() -> int:
     bench = Bench(QUICK if given.quick else FULL, given.sandbox or system.default_sandbox(), console)
     listening = machine.Listening()
     try:
+        if given.walls:
+            table.show_walls(console, table.wall_rows(walls.costs(bench.plan.walled)))
+            return 0
         bench.run()
     except client.Failed as error:
         console.print(f"failed: {error}", style="red", markup=False)
@@ -179,13 +188,18 @@ def report(bench: Bench, noise: machine.Noise, results: Path, page: Path | None)
         f"load {noise.load}, steal {noise.steal_percent} %, cpu pressure {noise.cpu_pressure_percent} %",
     ]
     table.show(bench.console, bench.series, goals, bench.missing)
+    if bench.walls:
+        table.show_walls(bench.console, table.wall_rows(bench.walls))
     for line in circumstances:
         bench.console.print(line, markup=False)
     result = {"machine": what, "noise": noise, "isolation": isolation, "goals": goals, "series": bench.series}
+    result["walls"] = bench.walls
     results.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
     if page is not None:
         head, rule, _ = page.read_text("utf-8").partition("\n---\n")
         tables = table.markdown(bench.series, goals, bench.missing, circumstances)
+        if bench.walls:
+            tables += "\n" + table.walls_markdown(table.wall_rows(bench.walls))
         page.write_text(f"{head}{rule}\n{tables}", "utf-8")
 
 

@@ -172,6 +172,33 @@ def markdown(series: Series, goals: list[Row], missing: dict[str, str], circumst
     return "\n".join([*lines, "", *(f"* {line}" for line in circumstances), ""])
 
 
+def wall_rows(costs: Series) -> list[tuple[str, str]]:
+    """What each wall costs a sandbox, and all together of what is put up inside."""
+    rows = [(name, _microseconds(values)) for name, values in costs.items()]
+    inside = [values for name, values in costs.items() if not name.startswith("helper")]
+    return [
+        *rows,
+        ("all that is put up inside", _microseconds([sum(each) for each in zip(*inside, strict=True)])),
+    ]
+
+
+def _microseconds(values: list[float]) -> str:
+    low, high = (_number(statistics.quantiles(values, n=10)[place]) for place in (0, -1))
+    return f"{_number(statistics.median(values))} µs [{low}–{high}]"
+
+
+def show_walls(console: Console, rows: list[tuple[str, str]]) -> None:
+    table = Table("wall", "median of all sandboxes [tenth–ninth tenth]", title="Walls", title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def walls_markdown(rows: list[tuple[str, str]]) -> str:
+    lines = ["| wall | median of all sandboxes [tenth–ninth tenth] |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {name} | {cost} |" for name, cost in rows), ""])
+
+
 def _told(series: Series, key: str, missing: dict[str, str]) -> str:
     return spread(series, key) if series.get(key) else f"not measured: {missing.get(key, '')}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 from stoker.linux.syscalls import (
     CLONE_NEWNS,
@@ -73,6 +74,15 @@ def make_root(folder: str) -> None:
     pivot_root(".", ".")
     umount(".")
     os.chdir("/")
+
+
+def mounted_below_root(proc: int) -> list[str]:
+    """Where something is mounted in this process's root, by a descriptor of /proc; outer before inner."""
+    descriptor = os.open("self/mountinfo", os.O_RDONLY, dir_fd=proc)
+    with open(descriptor, "rb") as file:
+        points = {line.split(b" ")[4] for line in file.read().splitlines()}
+    decoded = (re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), point) for point in points)
+    return sorted(os.fsdecode(point) for point in decoded if point != b"/")
 
 
 class MountNamespace:

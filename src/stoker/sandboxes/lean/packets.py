@@ -9,8 +9,8 @@ nothing but what these shapes can say; it checks each field (`privileged.orders`
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
-    sandbox -> helper  there: RUNNING with its scratch space, then STATUS with a wait status; or TROUBLE
-                       with a text
+    sandbox -> helper  there: MOUNTED when its root stands, RUNNING with its scratch space, then STATUS with
+                       a wait status; or TROUBLE with a text
 
 Read by every Python from 3.8 on: see `stoker.linux.syscalls`.
 """
@@ -26,7 +26,7 @@ MAKE, DESTROY = 1, 2
 READY, MADE, FAILED, ENDED, LOST, KILLED = 17, 18, 19, 20, 21, 22
 SETUP, FORK = 33, 34
 UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
-GO, RUNNING, STATUS, TROUBLE = b"G", b"R", b"S", b"T"
+GO, MOUNTED, RUNNING, STATUS, TROUBLE = b"G", b"M", b"R", b"S", b"T"
 
 HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, EGRESS = 1, 2, 4, 8
 

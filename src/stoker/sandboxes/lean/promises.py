@@ -6,7 +6,7 @@ SECURITY.md shows this table, `stoker doctor --walls` and a test compare it with
 from __future__ import annotations
 
 ROOT = {
-    "namespaces": "own; shared: time",
+    "namespaces": "own",
     "user": "nobody",
     "user as the machine knows it": "own",
     "users there are": "one",
@@ -32,7 +32,7 @@ ROOT = {
     "sockets: raw": "denied EPERM; denied EACCES: ping",
     "terminal input": "denied EPERM",
     "processes of the machine": "hidden",
-    "the first process": "denied EACCES",
+    "the first process": "absent",
     "name of the machine": "own",
     "path of the cgroup": "hidden",
     "/proc": "ro,nosuid,nodev,noexec",
@@ -60,14 +60,12 @@ ROOT = {
     "abstract sockets of others": "absent",
     "shared memory and queues of others": "absent",
     "files of others in scratch": "absent",
-    "locks on shared files": "shared; denied EACCES: lease",
+    "locks on shared files": "own; denied EACCES: lease",
 }
 
-# Its user is whoever started the node: so the first process is his as well, of whose descriptors he sees the
-# numbers and no more.
+# Its user is whoever started the node.
 WITHOUT_ROOT = ROOT | {
     "user as the machine knows it": "shared",
-    "the first process": "denied EACCES; allowed: fd",
 }
 
 PROMISES = {"lean": ROOT, "lean without root": WITHOUT_ROOT}

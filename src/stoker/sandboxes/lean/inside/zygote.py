@@ -29,6 +29,7 @@ from stoker.linux.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWTIME,
     CLONE_NEWUTS,
     CLONE_PARENT,
     PR_SET_DUMPABLE,
@@ -43,7 +44,7 @@ from stoker.linux.syscalls import (
     prctl,
     umount,
 )
-from stoker.sandboxes.lean.inside.walls import CHANNEL, PERMITS, PRIVATE, Orders, limit, raise_walls
+from stoker.sandboxes.lean.inside.walls import CHANNEL, PERMITS, PRIVATE, Ground, Orders, limit, raise_walls
 from stoker.sandboxes.lean.packets import (
     BROKEN,
     FORK,
@@ -66,6 +67,7 @@ from stoker.sandboxes.lean.packets import (
 )
 
 BOOT = "/.boot"
+MOUNTS = "mounts"  # the file there that says what is mounted in the root, packed parts of names
 START = f"import sys; sys.path.insert(0, {BOOT!r}); from {__name__} import main; main()"
 CONTROL = 3
 NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
@@ -82,10 +84,12 @@ RESOURCES = {
 class Zygote:
     """What a zygote knows."""
 
-    def __init__(self, control: socket.socket, parts: list[bytes], is_forked: bool) -> None:
+    def __init__(self, control: socket.socket, parts: list[bytes], mounts: bytes, is_forked: bool) -> None:
         self._control = control
-        self._masked = tuple(name.decode() for name in parts[0].split(b"\0") if name)
-        self._filters = tuple(parts[2:])
+        masked, _, has_time, *filters = parts
+        trees, files = unpack_parts(mounts)
+        self._ground = Ground(names(masked), names(trees), names(files), tuple(filters))
+        self._namespaces = NAMESPACES | (CLONE_NEWTIME if has_time else 0)
         self._is_forked = is_forked
 
     def settle(self) -> None:
@@ -116,7 +120,7 @@ class Zygote:
 
     def _fork(self, number: int, orders: Orders) -> int:
         try:
-            pid, pidfd = clone3(NAMESPACES | CLONE_PARENT, 0, orders.cgroup)
+            pid, pidfd = clone3(self._namespaces | CLONE_PARENT, 0, orders.cgroup)
         except OSError as error:
             send(self._control, pack(REFUSED, number, str(error).encode()[:MAX_TEXT]))
             return -1
@@ -131,13 +135,15 @@ class Zygote:
         """The life of a sandbox's first process; returns in the second."""
         self._control.detach()  # its number is the channel's from here on
         try:
-            raise_walls(orders, self._filters, self._masked)
+            raise_walls(orders, self._ground)
             if not os.read(PRIVATE, 1):
                 os._exit(1)
             child = self._fork_forked() if self._is_forked else self._fork_executed()
         except OSError as error:
-            os.write(orders.private, TROUBLE + str(error).encode()[:MAX_TEXT])
-            os._exit(1)
+            try:
+                os.write(orders.private, TROUBLE + str(error).encode()[:MAX_TEXT])
+            finally:
+                os._exit(1)  # also when the helper has ended and nobody listens
         if child:
             tend(child)
 
@@ -207,6 +213,11 @@ def occupy(control: int) -> socket.socket:
     return socket.socket(fileno=CONTROL)
 
 
+def names(text: bytes) -> tuple[str, ...]:
+    """What was joined by NULs."""
+    return tuple(os.fsdecode(name) for name in text.split(b"\0") if name)
+
+
 def load_server(path: str) -> Callable[[int], None]:
     """Import the runtime's server. Raises what importing it raises."""
     spec = importlib.util.spec_from_file_location("__stoker_server__", path)
@@ -237,7 +248,8 @@ def main() -> None:
     path = os.fsdecode(parts[1])
     try:
         serve = load_server(path)
-        zygote = Zygote(control, parts, is_forked=True)
+        with open(os.path.join(BOOT, MOUNTS), "rb") as file:
+            zygote = Zygote(control, parts, file.read(), is_forked=True)
         leave_boot(path)
         zygote.settle()
     except (OSError, ImportError, AttributeError, SyntaxError) as error:

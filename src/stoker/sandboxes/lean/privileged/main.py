@@ -37,6 +37,7 @@ from stoker.sandboxes.lean.packets import (
     MADE_BODY,
     MAKE,
     MAX_TEXT,
+    MOUNTED,
     NOT_COUNTED,
     READY,
     RUNNING,
@@ -201,7 +202,9 @@ class Helper:
         self._loop.watch(pidfd, lambda: self._reap(sandbox))
         if sandbox.is_destroyed:
             sandbox.end()
-            return
+
+    def _move_in(self, sandbox: Sandbox) -> None:
+        """Its root stands and no program runs in it yet."""
         try:
             sandbox.assign()
             if sandbox.number < FIRST_NUMBER:
@@ -238,6 +241,9 @@ class Helper:
         elif kind == RUNNING:
             self._announce(sandbox)
             sandbox.is_running = True
+        elif kind == MOUNTED:
+            sandbox.is_mounted = True
+            self._move_in(sandbox)
         elif kind == TROUBLE:
             sandbox.trouble = rest.decode(errors="replace")
         elif kind == STATUS:

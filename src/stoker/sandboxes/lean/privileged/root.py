@@ -2,8 +2,9 @@
 
 Made once for each launch, in the mount namespace of its zygote; a sandbox gets it by the copy that
 `CLONE_NEWNS` makes. Few mounts, because each is copied for each sandbox: the small files of /etc are
-copied into the root itself, and so are links. Nothing of the host is in it but its /usr (and what
-stands for it on systems that keep /bin and /lib apart), those files, and what the launch shows.
+copied into the root itself, and so are links, the devices and what is shown of one file. Nothing of the
+host is in it but its /usr (and what stands for it on systems that keep /bin and /lib apart), those files,
+and what the launch shows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from stoker.linux.mounts import READ_ONLY, attach, copy_of, leave_the_hosts, make_root
+from stoker.linux.mounts import READ_ONLY, attach, copy_of, leave_the_hosts, make_root, mounted_below_root
 from stoker.linux.syscalls import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
@@ -25,7 +26,7 @@ from stoker.linux.syscalls import (
     MS_REMOUNT,
     mount,
 )
-from stoker.sandboxes.lean.inside.walls import BORROWED_PROC
+from stoker.sandboxes.lean.inside.walls import BORROWED_PROC, EMPTY
 
 # Where the new root is put together: a folder that every machine has and that is never shown.
 SITE = "/proc"
@@ -38,9 +39,11 @@ ETC = (
     " ssl/openssl.cnf timezone"
 ).split()
 MAX_ETC_BYTES = 16 * 1024 * 1024  # Debian's certificates, links and all take 0.5 MB
+MAX_COPIED_BYTES = 1024 * 1024  # a runtime's files and a builder's settings have a few kB
 HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n"  # the host's own would tell of its network
 USERS = "root:x:0:0:root:/tmp:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/tmp:/usr/sbin/nologin\n"
 GROUPS = "root:x:0:\nnogroup:x:65534:\n"
+SEPARATORS = set(":,\\")  # of an overlay's options; a path with one of them is shared as it is
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
@@ -51,17 +54,18 @@ def enter_root(
     boot_folder: str,
     is_root: bool,
     name_server: str,
-) -> None:
+) -> tuple[list[str], list[str]]:
     """Leave the host's mounts for a root of our own, with `boot` (names and texts of files) to start from.
 
-    Who is not root of the machine has to borrow what he cannot make: devices, and a `/proc` to be seen
-    until each sandbox has mounted its own (`walls`).
+    What is mounted in it is returned: the folders that an overlay can be laid over, and the rest. Who is
+    not root of the machine has to borrow what he cannot make: devices, and a `/proc` to be seen until
+    each sandbox has mounted its own (`walls`).
     """
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     leave_the_hosts()
     # Copied before anything is mounted, so that nothing of ours can stand in their place.
     copies = [(copy_of(source, READ_ONLY, recursive=True), target) for source, target in shows]
-    if not is_root:
-        copies.append((copy_of("/proc", READ_ONLY, recursive=True), BORROWED_PROC))
+    borrowed = None if is_root else copy_of("/proc", READ_ONLY, recursive=True)
     mount("tmpfs", SITE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     _fill(Path(SITE), is_root)
     if name_server:
@@ -70,10 +74,16 @@ def enter_root(
     make_root(SITE)
     # Only now that a link can lead nowhere but into our own root.
     for copy, target in copies:
-        _show(copy, target)
+        _show(copy, target, proc)
+    found = [path for path in mounted_below_root(proc) if path != EMPTY]
+    if borrowed is not None:
+        _show(borrowed, BORROWED_PROC, proc)
+    os.close(proc)
     if boot:
         _boot(boot_folder, boot)
     mount("none", "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    trees = [path for path in found if os.path.isdir(path) and not set(path) & SEPARATORS]
+    return trees, [path for path in found if path not in trees]
 
 
 def _fill(root: Path, is_root: bool) -> None:
@@ -84,6 +94,7 @@ def _fill(root: Path, is_root: bool) -> None:
     _fill_etc(root / "etc")
     _fill_dev(root / "dev", is_root)
     (root / "var/tmp").symlink_to("/tmp")
+    mount("tmpfs", f"{root}{EMPTY}", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "mode=555")
 
 
 def _show_system(source: Path, target: Path) -> None:
@@ -94,16 +105,24 @@ def _show_system(source: Path, target: Path) -> None:
         attach(copy_of(str(source), READ_ONLY, recursive=True), str(target))
 
 
-def _show(copy: int, target: str) -> None:
+def _show(copy: int, target: str, proc: int) -> None:
     """Attach what is shown, in the place of a link or a file of ours by that name."""
     if os.path.islink(target):
         os.unlink(target)
-    if stat.S_ISDIR(os.fstat(copy).st_mode):
+    status = os.fstat(copy)
+    if stat.S_ISDIR(status.st_mode):
         os.makedirs(target, 0o755, exist_ok=True)
+        attach(copy, target)
+        return
+    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_COPIED_BYTES:
+        with open(os.open(f"self/fd/{copy}", os.O_RDONLY, dir_fd=proc), "rb") as source:
+            Path(target).write_bytes(source.read())
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+        os.close(copy)
     else:
-        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-        os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
-    attach(copy, target)
+        Path(target).touch()
+        attach(copy, target)
 
 
 def _fill_etc(etc: Path) -> None:
@@ -134,8 +153,6 @@ def _copy(source: Path, target: Path, room: int) -> int:
 
 
 def _fill_dev(dev: Path, is_root: bool) -> None:
-    # A mount of its own: the one place where device files work, and nothing else can be put there.
-    mount("tmpfs", str(dev), "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,nr_inodes=32")
     for name, (major, minor) in DEVICES.items():
         if is_root:
             os.mknod(dev / name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
@@ -146,7 +163,6 @@ def _fill_dev(dev: Path, is_root: bool) -> None:
     for name, target in LINKS.items():
         (dev / name).symlink_to(target)
     (dev / "shm").mkdir()
-    mount("none", str(dev), None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
 
 
 def _boot(folder: str, files: list[tuple[str, str]]) -> None:

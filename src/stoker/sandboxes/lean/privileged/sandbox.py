@@ -27,6 +27,7 @@ from stoker.sandboxes.lean.packets import (
     HAS_CODE,
     HAS_WORKSPACE,
     HOST_NETWORK,
+    MOUNTED,
     NOT_COUNTED,
     RUNNING,
     STATUS,
@@ -95,6 +96,8 @@ class Sandbox:
         self.number = number
         self.pid = 0
         self.pidfd = -1
+        self.is_mounted = False
+        """Its root stands: what belongs to a function can be moved in."""
         self.is_running = False
         """Its walls are up and its program is being started."""
         self.is_told = False
@@ -226,7 +229,7 @@ class Sandbox:
         given.append(inside)
 
     def assign(self) -> None:
-        """Move in the function's folders. HOLDS: no stranger's code has run in it."""
+        """Move in the function's folders. HOLDS: its root stands, and no stranger's code has run in it."""
         if self._trees:
             self._means.mounts.attach_in(self.pidfd, self._trees)
             self._close_trees()
@@ -279,10 +282,12 @@ class Sandbox:
         return b""
 
     def _may_say(self, said: bytes, descriptors: int) -> bool:
-        """First RUNNING with one descriptor, or TROUBLE; after RUNNING a STATUS; none of them twice."""
+        """MOUNTED, then RUNNING with one descriptor; TROUBLE before that, a STATUS after it; none twice."""
         kind, rest = said[:1], said[1:]
+        if kind == MOUNTED:
+            return descriptors == 0 and not (rest or self.is_mounted or self.trouble)
         if kind == RUNNING:
-            return descriptors == 1 and not (rest or self.is_running or self.trouble)
+            return descriptors == 1 and self.is_mounted and not (rest or self.is_running or self.trouble)
         if kind == TROUBLE:
             return descriptors == 0 and bool(rest) and not (self.is_running or self.trouble)
         if kind == STATUS and len(rest) == WAIT_STATUS.size:

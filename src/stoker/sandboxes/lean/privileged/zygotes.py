@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
@@ -15,7 +16,7 @@ from stoker.linux.processes import take_name
 from stoker.sandboxes.lean import packets
 from stoker.sandboxes.lean.inside import walls, zygote
 from stoker.sandboxes.lean.inside.walls import MASKED, PRIVATE
-from stoker.sandboxes.lean.inside.zygote import BOOT, START, Zygote, occupy
+from stoker.sandboxes.lean.inside.zygote import BOOT, MOUNTS, START, Zygote, occupy
 from stoker.sandboxes.lean.packets import (
     BROKEN,
     FORK,
@@ -71,8 +72,9 @@ class Nursery:
 
     def __init__(self, start: Start, filters: tuple[bytes, ...], loop: Loop, owner: Owner) -> None:
         self._start = start
-        masked = b"\0".join(name.encode() for name in MASKED if os.path.exists(f"/proc/{name}"))
-        self._setup = [masked, os.fsencode(start.fork or ""), *filters]
+        masked = joined(name for name in MASKED if os.path.exists(f"/proc/{name}"))
+        has_time = b"1" if os.path.exists("/proc/self/ns/time_for_children") else b""
+        self._setup = [masked, os.fsencode(start.fork or ""), has_time, *filters]
         self._loop = loop
         self._owner = owner
         self._waiting: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
@@ -188,10 +190,14 @@ class Nursery:
             try:
                 Path("/proc/self/oom_score_adj").write_text(VICTIM)
                 boot = [] if self._start.fork is None else shipped()
-                enter_root(self._start.shows, boot, BOOT, self._start.is_root, self._start.name_server)
+                mounts = enter_root(
+                    self._start.shows, boot, BOOT, self._start.is_root, self._start.name_server
+                )
+                packed = pack_parts([joined(paths) for paths in mounts])
                 if self._start.fork is None:
-                    self._serve_here(link)
+                    self._serve_here(link, packed)
                 else:
+                    Path(BOOT, MOUNTS).write_bytes(packed)
                     environment = dict(self._start.environment)
                     os.execve(self._start.argv[0], interpreter_argv(self._start), environment)
             except OSError as error:
@@ -199,11 +205,15 @@ class Nursery:
         finally:
             os._exit(code)
 
-    def _serve_here(self, link: socket.socket) -> NoReturn:
-        zygote = Zygote(link, self._setup, is_forked=False)
+    def _serve_here(self, link: socket.socket, mounts: bytes) -> NoReturn:
+        zygote = Zygote(link, self._setup, mounts, is_forked=False)
         zygote.settle()
         zygote.serve()
         execute(self._start)
+
+
+def joined(names: Iterable[str]) -> bytes:
+    return b"\0".join(map(os.fsencode, names))
 
 
 def close_all(descriptors: tuple[int, ...] | list[int]) -> None:
