@@ -32,7 +32,7 @@ def failure(answer: Answer) -> str:
 def error(answer: Answer) -> tuple[int, str, str]:
     """Status, type and message of a Functions API error."""
     said = answer.json["error"]
-    assert set(said) <= {"type", "message", "stack"}
+    assert set(said) <= {"type", "message", "stack", "limit", "exit_code", "signal"}
     return answer.status, said["type"], said["message"]
 
 

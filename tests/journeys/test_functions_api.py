@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Any
 
@@ -115,3 +116,9 @@ def test_health_and_stats_answer_without_a_sandbox(node: RunningNode) -> None:
     assert node.ask("HEAD", "/health").status == 200
     said = data(node.ask("GET", "/stats"))
     assert {"node", "draining", "calls", "pool", "code"} <= set(said)
+
+
+def test_a_node_says_it_is_weaker_when_it_is(node: RunningNode) -> None:
+    """Once it runs, a node that root has started is nobody: what it says must be of how it was started."""
+    is_weaker = "no function can have the network policy 'egress'" in node.log
+    assert is_weaker == (node.has_walls and os.geteuid() != 0)

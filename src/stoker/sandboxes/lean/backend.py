@@ -96,6 +96,7 @@ class Backend(contract.Backend):
 
     def __init__(self, settings: Settings, launches: tuple[Launch, ...]) -> None:
         self._settings = settings
+        self._is_root = is_root()  # now: the node gives it up once the helper runs
         self._launches = launches
         self._index = {launch.name: index for index, launch in enumerate(launches)}
         self._groups = Groups(find_trees(settings.cgroup_parent), settings.node_id)
@@ -123,7 +124,7 @@ class Backend(contract.Backend):
         return Abilities(
             walls=True,
             limits_memory=True,  # by a cgroup, or else by watching
-            limits_pids=os.geteuid() == 0 or kernel() >= (5, 14) or "pids" in found,
+            limits_pids=self._is_root or kernel() >= (5, 14) or "pids" in found,
             measures=True,
         )
 
@@ -134,7 +135,7 @@ class Backend(contract.Backend):
         return find_problems() + ([missing_group(parent)] if parent and not self._groups.trees else [])
 
     def weaknesses(self) -> list[Problem]:
-        return find_weaknesses(self._groups.controllers, self.abilities.limits_pids)
+        return find_weaknesses(self._is_root, self._groups.controllers, self.abilities.limits_pids)
 
     def lacks(self, network: Network) -> Problem | None:
         if network is not Network.EGRESS:
@@ -172,7 +173,7 @@ class Backend(contract.Backend):
                 tuple(launch.environment.items()),
                 tuple((os.path.realpath(show.source), show.target) for show in launch.shows),
                 launch.fork,
-                is_root(),
+                self._is_root,
             )
             for launch in self._launches
         ]
@@ -182,7 +183,7 @@ class Backend(contract.Backend):
                 "link": link,
                 "node": os.getpid(),
                 "node_id": self._settings.node_id,
-                "is_root": is_root(),
+                "is_root": self._is_root,
                 "uid_base": self._settings.first_uid,
                 "bounds_processes": self.abilities.limits_pids,
                 "egress": (

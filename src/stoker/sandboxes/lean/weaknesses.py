@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stoker.linux.rootless import is_root
 from stoker.sandboxes.contract import Problem
 
 AS_ROOT = "start the node as root"
@@ -15,9 +14,10 @@ A_GROUP = (
 MOUNTED = "mount the cgroup controllers memory, pids and cpu"
 
 
-def find_weaknesses(controllers: frozenset[str], limits_pids: bool) -> list[Problem]:
+def find_weaknesses(is_root: bool, controllers: frozenset[str], limits_pids: bool) -> list[Problem]:
     """Empty when nothing is missing; `controllers` are those of the cgroups that can be made."""
-    return [*([] if is_root() else _of_an_ordinary_user()), *_without_groups(controllers, limits_pids)]
+    remedy = MOUNTED if is_root else A_GROUP
+    return [*([] if is_root else _of_an_ordinary_user()), *_without_groups(controllers, limits_pids, remedy)]
 
 
 def _of_an_ordinary_user() -> Iterator[Problem]:
@@ -25,8 +25,7 @@ def _of_an_ordinary_user() -> Iterator[Problem]:
     yield Problem("no function can have the network policy 'egress'", AS_ROOT)
 
 
-def _without_groups(controllers: frozenset[str], limits_pids: bool) -> Iterator[Problem]:
-    remedy = MOUNTED if is_root() else A_GROUP
+def _without_groups(controllers: frozenset[str], limits_pids: bool, remedy: str) -> Iterator[Problem]:
     if "memory" not in controllers:
         yield Problem("memory is not limited by the kernel but watched, fifty times a second", remedy)
     if not limits_pids:
