@@ -25,6 +25,7 @@ from stoker.linux.syscalls import (
     MS_NOEXEC,
     MS_NOSUID,
     MS_PRIVATE,
+    MS_RDONLY,
     MS_REC,
     PR_SET_DUMPABLE,
     mount,
@@ -44,7 +45,7 @@ KINDS = {
 
 
 class Obstacle(NamedTuple):
-    """The first step that the kernel forbids: a kind of namespace, `map`, `mount` or `proc`."""
+    """The first step that the kernel forbids: a kind of namespace, `map`, `mount`, `overlay` or `proc`."""
 
     step: str
     errno: int
@@ -103,6 +104,7 @@ def _try_all(saying: int) -> NoReturn:
         ("map", lambda: _map(uid, gid)),
         *((kind, lambda flag=flag: unshare(flag)) for kind, flag in KINDS.items()),
         ("mount", lambda: mount("none", "/", None, MS_REC | MS_PRIVATE)),
+        ("overlay", lambda: mount("overlay", "/usr", "overlay", MS_RDONLY, "lowerdir=/usr:/etc")),
     ]
     try:
         for name, step in steps:

@@ -56,6 +56,11 @@ filter.load()
         "parts of /proc are covered here",
         "--security-opt systempaths=unconfined",
     ),
+    "two overlays already": (
+        OWN + "for _ in range(2): mount('overlay', '/usr', 'overlay', MS_RDONLY, 'lowerdir=/usr:/etc')\n",
+        "an overlay over /usr: Invalid argument",
+        "one container less around the node",
+    ),
 }
 WAYS = pytest.mark.parametrize("way", FORBIDDEN)
 

@@ -19,7 +19,7 @@ CAPABILITIES = (1, 3, 5, 6, 7, 8, 12, 19, 21, 27)
 OLDEST = (5, 12)  # mount_setattr; the newest of what is needed
 WITHOUT = "start the node, without any walls, with --sandbox process"
 OTHERWISE = f"start it with sudo; or {WITHOUT}"
-NEEDED_BY_ROOT = ("user", "map")
+NEEDED_BY_ROOT = ("user", "map", "overlay")
 SYSCTLS = Path("/proc/sys")
 APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 
@@ -82,6 +82,7 @@ _STEPS = {
     "user": "a user namespace",
     "map": "users of a user namespace",
     "mount": "a mount in a user namespace",
+    "overlay": "an overlay over /usr",
     "proc": "/proc in a user namespace",
 }
 
@@ -103,6 +104,11 @@ def _cause_of(step: str, number: int) -> tuple[str, str]:
         return (
             f"AppArmor forbids it to programs without a profile (the sysctl {name} is 1)",
             f"sysctl {name}=0, or a profile for {os.path.realpath('/proc/self/exe')} that says `userns,`",
+        )
+    if step == "overlay":
+        return (
+            "this kernel has no overlay file system, or /usr is already on two of them, one upon the other",
+            "modprobe overlay, or one container less around the node",
         )
     if step == "proc":
         return (
