@@ -20,7 +20,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-WATCHED = "STOKER_TEST_MARKS"
+WATCHED = "WARDEN_MARKS"
 CGROUPS = Path("/sys/fs/cgroup")
 LITTERED = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/netns", "/run/lock", "/var/lib")))
 INTERFACES = Path("/sys/class/net")
