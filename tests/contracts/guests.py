@@ -80,7 +80,7 @@ class Guest:
     def __init__(self, sandbox: Sandbox) -> None:
         loop = asyncio.get_running_loop()
         self.sandbox = sandbox
-        self.session = Session(self, RESULT_BYTES)
+        self.session = Session(self, RESULT_BYTES, asyncio.get_running_loop().call_soon)
         self.stdout, self.stderr = bytearray(), bytearray()
         self.stdout_bytes = 0
         self.greeting: asyncio.Future[bool] = loop.create_future()

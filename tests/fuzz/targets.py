@@ -25,8 +25,9 @@ def wire(data: bytes) -> None:
     session, ear, line = listen(calls=calls % 8, is_loaded=calls >= 128)
     stream = data[4:]
     for part in pieces(stream, [cut * len(stream) // 255 for cut in cuts]):
-        if not line.is_aborted:
+        if not line.is_aborted and not line.is_paused:
             session.data_received(part)
+        line.turn()
         check_session(session, line.is_aborted)
     check_heard(ear.heard)
 

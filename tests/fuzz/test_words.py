@@ -24,6 +24,7 @@ from stoker.sandboxes.lean.packets import (
     FAILED,
     MADE,
     MAKE,
+    MOUNTED,
     READY,
     RUNNING,
     STATUS,
@@ -47,7 +48,7 @@ Word = tuple[bytes, int]
 """What is said, and how many descriptors come with it."""
 Script = list[Word]
 
-GOOD: Script = [(RUNNING, 1), (STATUS + WAIT_STATUS.pack(0), 0)]
+GOOD: Script = [(MOUNTED, 0), (RUNNING, 1), (STATUS + WAIT_STATUS.pack(0), 0)]
 ORDER = Make(0, 0, 64 * MEBIBYTE, 1000, 16, MEBIBYTE, 100, b"guest").pack()
 PRIVATE = 4  # its place in an order
 
@@ -80,7 +81,7 @@ class Liars:
 
 def say(private: int, script: Script | None) -> None:
     with socket.socket(fileno=private) as helper:
-        for word, descriptors in [(RUNNING, 1)] if script is None else script:
+        for word, descriptors in GOOD[:2] if script is None else script:
             send(helper, word, tuple(os.open("/tmp", os.O_PATH) for _ in range(descriptors)))
         if script is None:
             signal.pause()
@@ -155,13 +156,13 @@ def hear(link: socket.socket) -> tuple[int, int, int]:
 
 
 words = st.one_of(
-    st.sampled_from([RUNNING, STATUS, TROUBLE, STATUS + WAIT_STATUS.pack(9), TROUBLE + b"no", b"G", b"\0"]),
-    st.builds(bytes.__add__, st.sampled_from([RUNNING, STATUS, TROUBLE]), st.binary(max_size=6)),
+    st.sampled_from([MOUNTED, RUNNING, STATUS, TROUBLE, STATUS + WAIT_STATUS.pack(9), TROUBLE + b"no", b"G", b"\0"]),
+    st.builds(bytes.__add__, st.sampled_from([MOUNTED, RUNNING, STATUS, TROUBLE]), st.binary(max_size=6)),
     st.binary(min_size=1, max_size=20),
     st.just(TROUBLE + bytes(60_000)),
 )
 script_of_lies = st.lists(st.tuples(words, st.integers(0, 3)), max_size=6)
-half_good = st.tuples(script_of_lies, st.integers(0, 2)).map(lambda both: GOOD[: both[1]] + both[0])
+half_good = st.tuples(script_of_lies, st.integers(0, 3)).map(lambda both: GOOD[: both[1]] + both[0])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -184,14 +185,18 @@ def test_what_is_said_as_it_should_be_is_heard_as_it_was_meant() -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        [(RUNNING, 1), (RUNNING, 1)],
-        [(RUNNING, 0)],
-        [(RUNNING, 3)],
-        [(RUNNING, 1), (STATUS, 0)],
-        [(RUNNING, 1), (STATUS + b"\0", 0)],
-        [(RUNNING, 1), (STATUS + WAIT_STATUS.pack(-1), 0)],
-        [(STATUS + WAIT_STATUS.pack(0), 0)],
-        [(RUNNING, 1), (TROUBLE + b"late", 2)],
+        [(RUNNING, 1)],
+        [(MOUNTED, 0), (MOUNTED, 0)],
+        [(MOUNTED, 1), (RUNNING, 1)],
+        [(MOUNTED, 0), (RUNNING, 1), (MOUNTED, 0)],
+        [(MOUNTED, 0), (RUNNING, 1), (RUNNING, 1)],
+        [(MOUNTED, 0), (RUNNING, 0)],
+        [(MOUNTED, 0), (RUNNING, 3)],
+        [(MOUNTED, 0), (RUNNING, 1), (STATUS, 0)],
+        [(MOUNTED, 0), (RUNNING, 1), (STATUS + b"\0", 0)],
+        [(MOUNTED, 0), (RUNNING, 1), (STATUS + WAIT_STATUS.pack(-1), 0)],
+        [(MOUNTED, 0), (STATUS + WAIT_STATUS.pack(0), 0)],
+        [(MOUNTED, 0), (RUNNING, 1), (TROUBLE + b"late", 2)],
         [(TROUBLE + b"no", 0), (RUNNING, 1)],
     ],
 )

@@ -46,7 +46,7 @@ async def say_and_leave(said: bytes) -> list[object]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     ear = Ear()
-    session = Session(ear, ROOMY)
+    session = Session(ear, ROOMY, asyncio.get_running_loop().call_soon)
     await asyncio.get_running_loop().create_unix_connection(lambda: session, sock=ours)
     theirs.sendall(HI + said)
     theirs.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from stoker.runtimes.wire import (
     ERROR,
     EXIT,
     EXITED,
+    FRAMES_AT_ONCE,
     HEADER,
     HELLO,
     LOAD,
@@ -47,6 +49,8 @@ class Line(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.is_aborted = False
+        self.is_paused = False
+        self.later: deque[Callable[[], None]] = deque()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_aborted
@@ -54,6 +58,17 @@ class Line(asyncio.Transport):
 
     def abort(self) -> None:
         self.is_aborted = True
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def turn(self) -> None:
+        """One turn of the event loop."""
+        for _ in range(len(self.later)):
+            self.later.popleft()()
 
 
 class Ear:
@@ -99,7 +114,7 @@ class CallEar:
 def listen(calls: int = 0, is_loaded: bool = False) -> tuple[Session, Ear, Line]:
     """A session on a line, with so many calls under way, numbered from 1."""
     ear, line = Ear(), Line()
-    session = Session(ear, RESULT_BYTES)
+    session = Session(ear, RESULT_BYTES, line.later.append)
     session.connection_made(line)
     for name in range(1, calls + 1):
         session.call(ear.of_call(name), bytes(16), 1000, b"{}")
@@ -273,12 +288,33 @@ FLOODS = {
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_that_ends_no_call_ends_the_session(flood: str) -> None:
     session, ear, line = listen(calls=1, is_loaded=True)
-    some = FLOODS[flood] * 1000
-    for _ in range(1000):
+    some = FLOODS[flood] * 100  # as many as are heard at once
+    for _ in range(10_000):
         if not line.is_aborted:
             session.data_received(some)
     assert line.is_aborted
     assert ear.heard[-1] == ("session_ended", "a flood of frames that end no call")
+
+
+def test_many_frames_at_once_are_heard_a_few_in_each_turn() -> None:
+    """Others are heard in between, and nothing more is read meanwhile."""
+    session, ear, line = listen(calls=1, is_loaded=True)
+    frames = 3 * FRAMES_AT_ONCE + 1
+    session.data_received(frame(LOG, 1, b"\x01x") * frames + result(1, b"1"))
+    for turn in (1, 2, 3):
+        assert (len(ear.heard), line.is_paused) == (turn * FRAMES_AT_ONCE, True)
+        line.turn()
+    assert (len(ear.heard), line.is_paused) == (frames + 1, False)
+    assert ear.heard[-1] == (1, "answered", 7, 5, b"1")
+
+
+def test_what_was_read_before_the_end_is_heard_however_much_it_is() -> None:
+    session, ear, line = listen(calls=1, is_loaded=True)
+    session.data_received(frame(LOG, 1, b"\x01x") * 2 * FRAMES_AT_ONCE + result(1, b"1"))
+    assert line.is_paused
+    session.connection_lost(None)
+    line.turn()
+    assert ear.heard[-2:] == [(1, "answered", 7, 5, b"1"), ("session_ended", "")]
 
 
 def test_what_is_said_aside_is_counted_from_each_call_anew() -> None:

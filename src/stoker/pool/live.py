@@ -62,14 +62,14 @@ class Live:
         self.loaded_at = 0.0
         self.load_ns = 0
         self.meter = Meter(sandbox, is_exact)
-        self.session = Session(self, load.result_bytes)
+        self._loop = asyncio.get_running_loop()
+        self.session = Session(self, load.result_bytes, self._loop.call_soon)
         self._load = load
         self.is_shared = load.mode != "process" or load.concurrency > 1
         """Calls inside run at the same time, not one after another."""
         self._on_end = on_end
         self._on_queues = on_queues
         self._on_load = on_load
-        self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._fds = (sandbox.stdout, sandbox.stderr)
         self._unread: list[int] = []

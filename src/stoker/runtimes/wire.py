@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import msgspec
@@ -34,6 +35,7 @@ MAX_ERROR = MEBIBYTE
 # about a microsecond, however small; of bytes for nobody there is no use at all.
 MAX_ASIDE = 16 * MEBIBYTE
 LOG_COST, WASTE_COST = 128, 256
+FRAMES_AT_ONCE = 256  # in one turn of the event loop: about a millisecond of the smallest ones
 READ_BYTES, MAX_LAST_READS = 64 * 1024, 16  # together more than a Unix socket holds
 
 
@@ -62,8 +64,12 @@ _decode_error = msgspec.json.Decoder(FunctionError).decode
 class Session(asyncio.Protocol):
     """One conversation with the server inside one sandbox."""
 
-    def __init__(self, listener: SessionListener, result_bytes: int) -> None:
+    def __init__(
+        self, listener: SessionListener, result_bytes: int, call_soon: Callable[[Callable[[], None]], object]
+    ) -> None:
+        """`call_soon` calls back in a later turn of the event loop."""
         self._listener = listener
+        self._call_soon = call_soon
         self._max_frame = result_bytes + SLACK
         self._result_bytes = result_bytes
         self._calls: dict[int, CallListener] = {}
@@ -75,6 +81,7 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_greeted = False
         self._is_loaded = False
+        self._is_lost = False
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -141,6 +148,9 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
+            self._is_lost = True
+            if not self._is_over:
+                self.data_received(b"")
             if exc is not None and not self._is_over:
                 self._hear_last_words()
         finally:
@@ -166,8 +176,12 @@ class Session(asyncio.Protocol):
             if not data:
                 return
             self._buffer.clear()
-        start, size = 0, len(data)
+        start, size, left = 0, len(data), FRAMES_AT_ONCE
         while size - start >= HEADER.size:
+            if not left and not self._is_lost:
+                self._go_on_later()
+                break
+            left -= 1
             length, kind, number = HEADER.unpack_from(data, start)
             if length > self._max_frame:
                 self._end(f"a frame of {length} bytes, more than the {self._max_frame} allowed")
@@ -184,6 +198,18 @@ class Session(asyncio.Protocol):
             start = end
         if start < size:
             self._buffer += data[start:]
+
+    def _go_on_later(self) -> None:
+        """Others are heard before more of this; what has been read is kept, and no more is read so long."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._is_over and not self._is_lost:
+            assert self._transport is not None
+            self._transport.resume_reading()
+            self.data_received(b"")
 
     def _has_frame(self) -> bool:
         """Whether the buffer holds a whole frame or a header worth refusing."""
