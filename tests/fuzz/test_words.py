@@ -156,7 +156,9 @@ def hear(link: socket.socket) -> tuple[int, int, int]:
 
 
 words = st.one_of(
-    st.sampled_from([MOUNTED, RUNNING, STATUS, TROUBLE, STATUS + WAIT_STATUS.pack(9), TROUBLE + b"no", b"G", b"\0"]),
+    st.sampled_from(
+        [MOUNTED, RUNNING, STATUS, TROUBLE, STATUS + WAIT_STATUS.pack(9), TROUBLE + b"no", b"G", b"\0"]
+    ),
     st.builds(bytes.__add__, st.sampled_from([MOUNTED, RUNNING, STATUS, TROUBLE]), st.binary(max_size=6)),
     st.binary(min_size=1, max_size=20),
     st.just(TROUBLE + bytes(60_000)),
