@@ -71,15 +71,17 @@ def deployed(record: Mapping[str, Any]) -> None:
 def answer(answer: Answer) -> None:
     """A call: the result alone on stdout, everything else on stderr."""
     err = Console(stderr=True, highlight=False, soft_wrap=True)
-    for text in (answer.stdout, answer.stderr):
+    for said in (answer.stdout, answer.stderr):
+        text = _printable(said) if sys.stderr.isatty() else said
         sys.stderr.write(text if text.endswith("\n") or not text else text + "\n")
     if answer.error is None:
         sys.stdout.buffer.write(answer.body + (b"" if answer.body.endswith(b"\n") else b"\n"))
         sys.stdout.buffer.flush()
     else:
-        err.print(f"[red]{escape(answer.error['type'])}[/]: {escape(answer.error['message'])}")
-        if answer.error["stack"]:
-            err.print(escape(answer.error["stack"].rstrip()), style="dim")
+        kind, message, stack = (_printable(answer.error[part]) for part in ("type", "message", "stack"))
+        err.print(f"[red]{escape(kind)}[/]: {escape(message)}")
+        if stack:
+            err.print(escape(stack.rstrip()), style="dim")
     if answer.limit:
         err.print(f"it has met its limit: {escape(answer.limit)}", style="yellow")
     if answer.note:
@@ -113,15 +115,14 @@ def log(record: Mapping[str, Any]) -> None:
         if record[f"{stream}_cut"]:
             console.print(f"  … the rest of {stream} was not kept", style="yellow")
     if record.get("error"):
-        console.print(
-            f"  {escape(record['error']['type'])}: {escape(record['error']['message'])}", style="red"
-        )
+        kind, message = (_printable(record["error"][part]) for part in ("type", "message"))
+        console.print(f"  {escape(kind)}: {escape(message)}", style="red")
 
 
-def _printable(line: str) -> str:
-    """A function's line without what would steer the terminal."""
+def _printable(text: str) -> str:
+    """What a function said without what would steer the terminal."""
     return "".join(
-        sign if sign.isprintable() or sign == "\t" else "\N{REPLACEMENT CHARACTER}" for sign in line
+        sign if sign.isprintable() or sign in "\t\n" else "\N{REPLACEMENT CHARACTER}" for sign in text
     )
 
 

@@ -99,6 +99,22 @@ def test_logs_show_calls_oldest_first_with_what_they_printed(adder: Shell) -> No
     ]
 
 
+STEERING = """
+def lambda_handler(event, context):
+    print("\\33[2Jon")
+    raise ValueError("\\33]0;owned\\7")
+"""
+
+
+def test_what_a_function_says_does_not_steer_the_terminal(adder: Shell) -> None:
+    (adder.folder / "steering.py").write_text(STEERING)
+    adder.does("deploy", "steering.py")
+    assert "ValueError: �]0;owned�" in adder.run("invoke", "steering").stderr
+    said = adder.does("logs", "steering")
+    assert "�[2Jon" in said
+    assert "\x1b" not in said
+
+
 def test_logs_follow_calls_as_they_end(adder: Shell) -> None:
     adder.does("deploy", "adder", "--name", "followed")
     adder.does("invoke", "followed")
