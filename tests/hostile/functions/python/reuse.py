@@ -58,7 +58,7 @@ def binds_and_stays(event):
 def floods_while_nobody_calls(event):
     """Whichever stream the event says: 1 and 2 are its output, 3 is the channel."""
     stream = event["stream"]
-    flood = struct.pack("!IBI", 1, 0x85, 77) * 7000 if stream == 3 else b"y\n" * 32_768
+    flood = (struct.pack("!IBI", 1, 0x85, 77) + b"\1") * 7000 if stream == 3 else b"y\n" * 32_768
 
     def life():
         while not over.is_set():
