@@ -64,14 +64,10 @@ def forwarding() -> dict[str, str]:
     return {str(path): _read(path).decode().strip() for path in FORWARDING if path.exists()}
 
 
-def changed(before: dict[str, str]) -> list[str]:
-    """What is not as `forwarding` found it, unless somebody else's nodes are at work here."""
-    now = forwarding()
-    return [
-        f"{path} is {now[path]}, and was {was}"
-        for path, was in before.items()
-        if now[path] != was and not list(tables(["stoker"]))
-    ]
+def switched_on(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """What is on that `forwarding` found off, unless somebody else's nodes are at work here."""
+    on = [f"{path} is {now[path]}, and was 0" for path, was in before.items() if was == "0" != now[path]]
+    return [] if list(tables(["stoker"])) else on
 
 
 def descriptors() -> set[str]:

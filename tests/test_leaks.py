@@ -156,12 +156,12 @@ def test_a_descriptor_that_stays_open_is_found() -> None:
     assert leaks.descriptors() == before
 
 
-def test_a_changed_setting_of_the_machine_is_found() -> None:
-    now = leaks.forwarding()
-    path, value = next(iter(now.items()))
-    assert leaks.changed(now) == []
+def test_a_machine_that_passes_packets_on_since_the_run_is_found() -> None:
+    off, on = {"v4": "0", "v6": "0"}, {"v4": "1", "v6": "0"}
+    assert leaks.forwarding().keys() == set(map(str, leaks.FORWARDING))
+    assert leaks.switched_on(on, off) == leaks.switched_on(on, on) == []
     if not list(leaks.tables(["stoker"])):
-        assert leaks.changed({**now, path: "other"}) == [f"{path} is {value}, and was other"]
+        assert leaks.switched_on(off, on) == ["v4 is 1, and was 0"]
 
 
 def warden(source: str) -> subprocess.CompletedProcess[str]:

@@ -44,7 +44,11 @@ def main(arguments: list[str]) -> int:
     code = _reap_until(tests)
     left = [f"process {pid}: {_command(pid)}" for pid in _still_alive()]
     _kill_all()
-    left += [*_in(folder), *leaks.left(leaks.watched(folder / MARKS)), *leaks.changed(forwarding)]
+    left += [
+        *_in(folder),
+        *leaks.left(leaks.watched(folder / MARKS)),
+        *leaks.switched_on(forwarding, leaks.forwarding()),
+    ]
     leaks.remove(folder)
     left += [thing for thing in leaks.left([folder.name]) if thing not in left]
     for thing in left:
