@@ -99,7 +99,7 @@ if os.fork() == 0:
     time.sleep(1e9)
 """,
     "names like those of the node": """
-os.makedirs(root + "/manifest.json/code/ready/work/tree")
+os.makedirs(root + "/manifest.json/code/ready/tree")
 os.makedirs(root + "/lost+found")
 open(root + "/.trash", "w").close()
 """,

@@ -203,6 +203,8 @@ class Live:
         if not data:
             self._loop.remove_reader(fd)
             self._poll.unregister(fd)
+            if fd in self._unread:
+                self._unread.remove(fd)
             return
         stream = 1 if fd == self._fds[0] else 2
         guest = next(iter(self.guests.values()), None)

@@ -60,7 +60,7 @@ def find_errno(error: BaseException | None) -> int:
             if isinstance(error, OSError) and isinstance(error.errno, int):
                 return error.errno if 0 < error.errno <= _LARGEST_ERRNO else 0
             error = error and (error.__cause__ or error.__context__)
-    except Exception:
+    except BaseException:
         """The function's own class has something else in its place."""
     return 0
 

@@ -1,0 +1,112 @@
+"""What a sandbox writes, read from real pipes by the node's side of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from stoker.pool.live import SMALL_READS, Live
+from stoker.runtimes.greeting import Load
+from stoker.sandboxes.contract import Sandbox
+from stoker.types import Ending, FunctionError, Hits, Usage
+
+LOAD = Load(
+    code="/app/function",
+    handler="main.f",
+    mode="process",
+    concurrency=1,
+    function="f",
+    memory_mb=1,
+    log_bytes=2,
+    result_bytes=3,
+    environment={},
+)
+
+
+class Pipes(Sandbox):
+    """A sandbox of which only the streams are there."""
+
+    def __init__(self) -> None:
+        self.id = "pipes"
+        self.channel, self.inside = socket.socketpair()
+        self.channel.setblocking(False)
+        self.stdout, self.writes = os.pipe2(os.O_NONBLOCK)
+        self.stderr, self.complains = os.pipe2(os.O_NONBLOCK)
+        self.ended = asyncio.get_running_loop().create_future()
+
+    async def destroy(self) -> None:
+        self.inside.close()
+        for descriptor in (self.stdout, self.stderr, self.complains):
+            os.close(descriptor)
+
+    def usage(self) -> Usage:
+        return Usage()
+
+    def hits(self) -> Hits:
+        return Hits()
+
+
+class Reader:
+    """A call that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.read = b""
+
+    def wrote(self, stream: int, data: bytes) -> None:
+        self.read += data
+
+    def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None: ...
+    def raised(self, run_ns: int, cpu_ns: int, error: FunctionError) -> None: ...
+    def exited(self, exit_code: int, signal: int, cpu_ns: int) -> None: ...
+    def loaded(self) -> None: ...
+    def load_failed(self, error: FunctionError) -> None: ...
+    def sandbox_ended(self, ending: Ending, reason: str) -> None: ...
+    def taken_back(self) -> None: ...
+
+
+@pytest.fixture
+async def pipes() -> AsyncIterator[Pipes]:
+    pipes = Pipes()
+    yield pipes
+    await pipes.destroy()
+
+
+@contextmanager
+def nothing_wrong() -> Iterator[None]:
+    """No callback of the event loop raises."""
+    wrong: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: wrong.append(context))
+    yield
+    loop.set_exception_handler(None)
+    assert wrong == []
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        await asyncio.sleep(0)
+
+
+async def test_who_writes_byte_by_byte_and_closes_is_read_to_the_end(pipes: Pipes) -> None:
+    """The end may be seen while the stream is left alone for a moment; it is over then, not read again."""
+    live, reader = Live("pipes", pipes, LOAD, on_end=lambda: None), Reader()
+    with nothing_wrong():
+        await live.connect()
+        live.enter(reader, bytes(16), 1000, b"{}", runs_at_once=True)
+        for count in range(1, SMALL_READS + 1):
+            os.write(pipes.writes, b"x")
+            await until(lambda count=count: len(reader.read) == count)  # type: ignore[misc]
+        os.write(pipes.writes, b"the rest")
+        os.close(pipes.writes)
+        live.drain()
+        assert reader.read == b"x" * SMALL_READS + b"the rest"
+        await until(lambda: not live._unread)
+        for _ in range(3):  # an end that is read again would be heard of by now
+            await asyncio.sleep(0)
+    live.close()
