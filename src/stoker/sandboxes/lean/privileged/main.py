@@ -97,6 +97,8 @@ class Helper:
             return
         self._is_closing = True
         self._loop.unwatch(self._link.fileno())
+        # Where it is the guardian that has gone, the node hears so before it sees its sandboxes end.
+        self._link.shutdown(socket.SHUT_RDWR)
         for sandbox in self._sandboxes.values():
             sandbox.is_destroyed = True
             sandbox.end()
