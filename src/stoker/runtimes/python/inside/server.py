@@ -14,6 +14,7 @@ PRELOADED = ("collections", "datetime", "functools", "math", "random", "re", "tr
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 _serving = __import__("stoker_server.serving", fromlist=["serve"])
+_rehearsal = __import__("stoker_server.rehearsal", fromlist=["rehearse"])
 sys.path.pop(0)
 
 
@@ -26,3 +27,4 @@ if __name__ == "__main__":
     serve(3)
 for _name in PRELOADED:
     __import__(_name)
+_rehearsal.rehearse()  # what it makes for good (caches, specialised code) is made once, and shared

@@ -4,6 +4,9 @@ Theory. After a fork a page is copied when it is first written to, and in Python
 at is written to, for its references are counted. Loading and calling even an empty function touches so
 many pages of the zygote's that copying them takes longer than the rest. A sandbox that waits without a
 function has the time to do it before: from LOAD to the first answer then takes a third.
+
+A zygote rehearses too, once, before any fork: what a first call makes and keeps is then everybody's, and each
+sandbox has less of its own.
 """
 
 from __future__ import annotations
@@ -37,15 +40,15 @@ def rehearse_unless_asked(channel_fd: int) -> None:
     waiting.register(channel_fd, select.POLLIN)
     if waiting.poll(WAIT_MS):
         return
-    load = json.dumps(LOAD).encode()
     for _ in range(TIMES):
-        _rehearse(load)
+        rehearse()
 
 
-def _rehearse(load: bytes) -> None:
+def rehearse() -> None:
+    """Load and call the stand-in. Leaves no trace but in memory."""
     path, arguments, folder = list(sys.path), sys.argv, os.getcwd()
     known = set(sys.path_importer_cache)
-    Function(json.loads(load)).answer(0, CALL)
+    Function(json.loads(json.dumps(LOAD))).answer(0, CALL)
     write_frame(LOADED, 0, bytes(8))
     sys.path[:], sys.argv = path, arguments
     os.chdir(folder)
