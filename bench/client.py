@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -91,6 +93,15 @@ class Connection:
         if not more:
             raise Failed(f"the connection ended after {received!r}")
         return more
+
+
+@contextmanager
+def connected(port: int) -> Iterator[Connection]:
+    connection = Connection(port)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def rate(port: int, path: str, seconds: float) -> Rate:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import image
 from bench.probes import start_us
+from bench.row import NotMeasured
 
 IMAGE = "stoker-bench"
 START_S = 30.0
-
-
-class NotMeasured(Exception):
-    """Why this machine cannot tell."""
 
 
 class Engine:
@@ -32,24 +29,19 @@ class Engine:
     def say(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run([*self.client, *arguments], capture_output=True, check=False)
 
-    def import_image(self, python: Path) -> None:
-        """A root file system of one interpreter and what it needs."""
-        with (self.folder / "image.tar").open("wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
-            for path in [python, *_libraries(python)]:
-                archive.add(path.resolve(), str(path))
-            archive.add(_standard_library(python), filter=_without_packages)
+    def import_image(self) -> None:
+        image.write(self.folder / "image.tar")
         done = self.say("import", str(self.folder / "image.tar"), IMAGE)
         if done.returncode:
             raise NotMeasured(f"docker import: {done.stderr.decode().strip()}")
 
-    def runs_us(self, python: Path, count: int) -> list[float]:
+    def runs_us(self, count: int) -> list[float]:
         walls = ["--network", "none", "--read-only", "--memory", "128m", "--pids-limit", "64"]
-        no_op = [str(python), "-I", "-S", "-c", "pass"]
-        return start_us([*self.client, "run", "--rm", *walls, IMAGE, *no_op], count)
+        return start_us([*self.client, "run", "--rm", *walls, IMAGE, *image.command()], count)
 
 
 @contextmanager
-def engine(python: Path) -> Iterator[Engine]:
+def engine() -> Iterator[Engine]:
     """Starts an engine and removes every trace of it. Raises `NotMeasured`."""
     if os.geteuid() != 0:
         raise NotMeasured("only root can start an engine of its own")
@@ -66,13 +58,13 @@ def engine(python: Path) -> Iterator[Engine]:
     try:
         started = Engine(folder)
         _wait_until_it_answers(started, process)
-        started.import_image(python)
+        started.import_image()
         yield started
     finally:
         process.terminate()
         process.wait()
         _unmount_below(folder)
-        _remove_cgroups(folder.name)
+        remove_cgroups(folder.name)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -86,24 +78,8 @@ def _wait_until_it_answers(started: Engine, process: subprocess.Popen[bytes]) ->
     raise NotMeasured(f"dockerd did not come up: {lines[-1][:300] if lines else 'it said nothing'}")
 
 
-def _libraries(python: Path) -> list[Path]:
-    said = subprocess.run(["ldd", python], capture_output=True, text=True, check=True).stdout
-    return [Path(word) for word in said.split() if word.startswith("/")]
-
-
-def _standard_library(python: Path) -> str:
-    code = "import os; print(os.path.dirname(os.__file__))"
-    return subprocess.run(
-        [python, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def _without_packages(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    is_ballast = member.name.endswith(("/test", "/site-packages", "/dist-packages", "/idlelib", "/tkinter"))
-    return None if is_ballast else member
-
-
-def _remove_cgroups(name: str) -> None:
+def remove_cgroups(name: str) -> None:
+    """Those of this name at the top of each tree, and what is below."""
     for cgroup in (*Path("/sys/fs/cgroup").glob(name), *Path("/sys/fs/cgroup").glob(f"*/{name}")):
         for below in (*sorted(cgroup.glob("*/"), reverse=True), cgroup):
             below.rmdir()

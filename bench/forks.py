@@ -1,7 +1,8 @@
 """Forks the image of a zygote and times it; run by `probes.zygote_forks` with the zygote's own interpreter.
 
 Usage: python -I -S forks.py SERVER_FILE COUNT; prints the nanoseconds of each fork, from the call to the
-one byte that the child writes, and then the forks, exits and waits per second on one processor.
+one byte that the child writes; then the forks, exits and waits per second on all processors together; then
+the kilobytes that a bare child has for itself alone.
 """
 
 from __future__ import annotations
@@ -29,13 +30,44 @@ def one() -> int:
 
 
 def rate(count: int) -> float:
+    """So many forks on every processor, all processors at the same time."""
+    processors = len(os.sched_getaffinity(0))
     began = time.perf_counter()
-    for _ in range(count):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
+    workers = [worker(count) for _ in range(processors)]
+    for pid in workers:
         os.waitpid(pid, 0)
-    return count / (time.perf_counter() - began)
+    return processors * count / (time.perf_counter() - began)
+
+
+def worker(count: int) -> int:
+    """A process that forks, one child after the other."""
+    pid = os.fork()
+    if pid:
+        return pid
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    os._exit(0)
+
+
+def unique_kb() -> int:
+    """What a child has that only waits, and that nobody shares with it."""
+    told, tell = os.pipe()
+    wait, end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(end)
+        os.write(tell, b"x")
+        os.read(wait, 1)
+        os._exit(0)
+    os.read(told, 1)
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        kb = sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
+    os.close(end)
+    os.waitpid(pid, 0)
+    return kb
 
 
 def main() -> None:
@@ -46,6 +78,7 @@ def main() -> None:
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     print(*(one() for _ in range(count)))
     print(rate(count))
+    print(unique_kb())
 
 
 if __name__ == "__main__":

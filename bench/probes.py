@@ -21,11 +21,12 @@ START_S = 20.0
 
 
 class Forks(msgspec.Struct, frozen=True):
-    """F0 and FW."""
+    """F0, FW and U0."""
 
     p50_us: float
     p99_us: float
     per_second: float
+    unique_kb: float
 
 
 def percentile(values: list[float], percent: float) -> float:
@@ -45,11 +46,11 @@ def interpreter() -> tuple[Path, str]:
 
 
 def zygote_forks(binary: Path, server_file: str, count: int) -> Forks:
-    """F0, FW: bare forks of the real zygote's image."""
+    """Bare forks of the real zygote's image."""
     command = [str(binary), "-I", "-S", str(HERE / "forks.py"), server_file, str(count)]
-    times, rate = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    times, rate, kb = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     took = [int(word) / 1000 for word in times.split()]
-    return Forks(statistics.median(took), percentile(took, 99), float(rate))
+    return Forks(statistics.median(took), percentile(took, 99), float(rate), float(kb))
 
 
 def start_us(command: list[str], count: int) -> list[float]:

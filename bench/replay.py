@@ -20,7 +20,6 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-import leaks
 from bench import machine, system
 from bench.arrivals import Arrival, Trace, arrivals
 from bench.client import Failed, request
@@ -30,7 +29,6 @@ from bench.simulation import Costs, Result, Simulation
 from stoker.pool.keeping import POLICIES
 from stoker.pool.plan import Plan
 from stoker.pool.pool import STARTS_EACH
-from stoker.settings import Settings
 
 RESULTS = Path(__file__).with_name("replay.json")
 SCALE, MINUTES = 0.01, 90.0
@@ -130,9 +128,6 @@ def replay(trace: Trace, policy: str, cap_mb: int, sandbox: str) -> Real:
         before = node.ask("GET", "/stats")["data"]["calls"]["sources"]
         over_ms = asyncio.run(_send(trace, node.port))
         after = node.ask("GET", "/stats")["data"]["calls"]["sources"]
-    marks = [str(node.home), Settings(home=node.home).node_id]
-    if things := leaks.left(marks):
-        raise Failed("left behind: " + "; ".join(things))
     cold = after.get("fresh", 0) - before.get("fresh", 0)
     return Real(
         policy=policy,

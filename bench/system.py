@@ -15,17 +15,20 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import leaks
 from bench.client import Failed
+from bench.image import NO_OP
 from bench.probes import START_S, free_port, wait_until_it_answers
+from stoker.settings import Settings
 
 STOKER = Path(sys.executable).with_name("stoker")
-NO_OP = "def lambda_handler(event, context):\n    return {}\n"
+NO_OPS: Mapping[str, str] = MappingProxyType({"main.py": NO_OP})
 STOP_S = 20.0
 KILLS = 3  # of one node's helpers: five within ten seconds are a fault, and end the node
 LOG, HOME = "log", "home"
@@ -53,32 +56,48 @@ class System:
         except urllib.error.HTTPError as error:
             raise Failed(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from None
 
-    def deploy(self, name: str, config: dict[str, object]) -> None:
-        """A no-op Python function."""
+    def deploy(
+        self, name: str, config: dict[str, object], files: Mapping[str, str] = NO_OPS, runtime: str = "python"
+    ) -> None:
+        """A function of these files; without any, a no-op in Python."""
         package = io.BytesIO()
         with zipfile.ZipFile(package, "w") as archive:
-            archive.writestr("main.py", NO_OP)
-            archive.writestr("config.json", json.dumps({"environment": "python", **config}))
+            for path, text in files.items():
+                archive.writestr(path, text)
+            archive.writestr("config.json", json.dumps({"environment": runtime, **config}))
         code = base64.b64encode(package.getvalue()).decode()
-        self.ask("POST", "/functions", {"name": name, "runtime": "python", "code": code})
+        self.ask("POST", "/functions", {"name": name, "runtime": runtime, "code": code})
 
-    def call(self, name: str) -> Any:
-        return self.ask("POST", f"/functions/{name}/call", {})
+    def call(self, name: str, event: object = None) -> Any:
+        return self.ask("POST", f"/functions/{name}/call", {} if event is None else event)
+
+
+@contextmanager
+def home() -> Iterator[Path]:
+    """A folder for a node's home and log; raises `Failed` when something of the node is left afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
+    folder.chmod(0o755)  # a node that root starts becomes somebody else
+    marks = [str(folder / HOME), Settings(home=folder / HOME).node_id]
+    leaks.watch(*marks)
+    try:
+        yield folder
+    finally:
+        leaks.remove(folder)
+    if things := leaks.left(marks):
+        raise Failed("left behind: " + "; ".join(things))
 
 
 @contextmanager
 def running(sandbox: str, *arguments: str) -> Iterator[System]:
     """Starts a node, with further arguments, and ends it; raises `Failed` when something of it is left."""
-    folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
-    folder.chmod(0o755)  # a node that root starts becomes somebody else
     port = free_port()
-    process = start(port, folder, sandbox, *arguments)
-    try:
-        wait_for(process, port, folder)
-        yield System(port, process.pid, folder / HOME)
-    finally:
-        stop(process)
-        leaks.remove(folder)
+    with home() as folder:
+        process = start(port, folder, sandbox, *arguments)
+        try:
+            wait_for(process, port, folder)
+            yield System(port, process.pid, folder / HOME)
+        finally:
+            stop(process)
 
 
 def start(port: int, folder: Path, sandbox: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -114,18 +133,16 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def first_answer_ms(sandbox: str) -> float:
     """From starting the program to the first answer of the node."""
-    folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
-    folder.chmod(0o755)  # a node that root starts becomes somebody else
     port = free_port()
-    began = time.perf_counter()
-    process = start(port, folder, sandbox)
-    try:
-        wait_for(process, port, folder)
-        System(port, process.pid, folder / HOME).ask("GET", "/health")
-        return (time.perf_counter() - began) * 1000
-    finally:
-        stop(process)
-        leaks.remove(folder)
+    with home() as folder:
+        began = time.perf_counter()
+        process = start(port, folder, sandbox)
+        try:
+            wait_for(process, port, folder)
+            System(port, process.pid, folder / HOME).ask("GET", "/health")
+            return (time.perf_counter() - began) * 1000
+        finally:
+            stop(process)
 
 
 def back_ms(sandbox: str) -> tuple[list[float], list[float]]:
@@ -133,30 +150,28 @@ def back_ms(sandbox: str) -> tuple[list[float], list[float]]:
 
     A few kills of each, in one home; after that of the node it is started again at once.
     """
-    folder = Path(tempfile.mkdtemp(prefix="stoker-bench-"))
-    folder.chmod(0o755)  # a node that root starts becomes somebody else
     port = free_port()
-    process = start(port, folder, sandbox)
     helpers, nodes = [], []
-    try:
-        wait_for(process, port, folder)
-        node = System(port, process.pid, folder / HOME)
-        node.deploy("cold", {"reuse": "none"})
-        node.call("cold")
-        for _ in range(KILLS if sandbox == "lean" else 0):
-            began = time.perf_counter()
-            _end(_named("stoker-helper", _named("stoker-guardian", process.pid)))
-            helpers.append(_until_it_answers(node, began))
-        for _ in range(KILLS):
-            began = time.perf_counter()
-            process.kill()
-            process.wait()
-            process = start(port, folder, sandbox)
+    with home() as folder:
+        process = start(port, folder, sandbox)
+        try:
             wait_for(process, port, folder)
-            nodes.append(_until_it_answers(node, began))
-    finally:
-        stop(process)
-        leaks.remove(folder)
+            node = System(port, process.pid, folder / HOME)
+            node.deploy("cold", {"reuse": "none"})
+            node.call("cold")
+            for _ in range(KILLS if sandbox == "lean" else 0):
+                began = time.perf_counter()
+                _end(_named("stoker-helper", _named("stoker-guardian", process.pid)))
+                helpers.append(_until_it_answers(node, began))
+            for _ in range(KILLS):
+                began = time.perf_counter()
+                process.kill()
+                process.wait()
+                process = start(port, folder, sandbox)
+                wait_for(process, port, folder)
+                nodes.append(_until_it_answers(node, began))
+        finally:
+            stop(process)
     return helpers, nodes
 
 

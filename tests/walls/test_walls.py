@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.docker import NotMeasured, engine
+from bench.docker import engine
+from bench.row import NotMeasured
 
 import leaks
 from stoker import plugins
@@ -132,7 +133,7 @@ def test_where_no_engine_answers_the_others_are_told_all_the_same(seen: dict[str
 @pytest.mark.timeout(200)
 def test_no_wall_is_weaker_than_dockers_default(folder: Path) -> None:
     try:
-        with engine(Path("/usr/bin/python3")) as started:
+        with engine() as started:
             report = json.loads(doctor(folder, f"unix://{started.folder}/engine.sock").stdout)
             left = (
                 started.say("ps", "--all", "--quiet").stdout + started.say("images", "stoker-walls*").stdout

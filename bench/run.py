@@ -1,0 +1,98 @@
+"""What a row is given: the node under test, a place for its numbers, and what is opened once for the run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from bench import probes, system
+from bench.row import NotMeasured, Series
+
+Thing = TypeVar("Thing")
+
+
+class Run:
+    """One run: what was measured so far, what could not be and why."""
+
+    def __init__(self, sandbox: str, console: Console, is_quick: bool = False) -> None:
+        self.sandbox = sandbox
+        self.is_quick = is_quick
+        self.series: Series = {}
+        self.missing: dict[str, str] = {}
+        self._console = console
+        self._stack = ExitStack()
+        self._kept: dict[object, Any] = {}
+        self._deployed: set[str] = set()
+
+    def of(self, full: Thing, quick: Thing) -> Thing:
+        """How much of something is measured."""
+        return quick if self.is_quick else full
+
+    @property
+    def rounds(self) -> int:
+        return self.of(7, 5)
+
+    def say(self, text: str) -> None:
+        """How far it is."""
+        self._console.print(text, style="dim", markup=False)
+
+    # Numbers
+
+    def add(self, name: str, value: float) -> None:
+        self.series.setdefault(name, []).append(value)
+
+    def add_latencies(self, name: str, values: list[float]) -> None:
+        """`<name>_us` is the median, `<name>_p99_us` what it says."""
+        self.add(f"{name}_us", statistics.median(values))
+        self.add(f"{name}_p99_us", probes.percentile(values, 99))
+
+    def lack(self, names: Iterable[str], reason: str) -> None:
+        """Why these series have no numbers, where they have none."""
+        for name in names:
+            if name not in self.series:
+                self.missing.setdefault(name, reason)
+
+    # Means
+
+    def kept(self, factory: Callable[[], AbstractContextManager[Thing]]) -> Thing:
+        """What this opens, opened when it is first asked for and closed with the run."""
+        if factory not in self._kept:
+            self._kept[factory] = self._stack.enter_context(factory())
+        thing: Thing = self._kept[factory]
+        return thing
+
+    @property
+    def node(self) -> system.System:
+        """The node under test, the same for all rounds."""
+        return self.kept(self._measured)
+
+    @contextmanager
+    def _measured(self) -> Iterator[system.System]:
+        with system.running(self.sandbox) as node:
+            yield node
+
+    def own_node(self, *arguments: str) -> AbstractContextManager[system.System]:
+        """A node of a row's own, with further arguments for `stoker start`."""
+        return system.running(self.sandbox, *arguments)
+
+    def called(self, name: str, reuse: str) -> str:
+        """The path by which a no-op function of the node is called, once it was deployed and has answered."""
+        if name not in self._deployed:
+            self.node.deploy(name, {"reuse": reuse})
+            self.node.call(name)
+            self._deployed.add(name)
+        return f"/functions/{name}/call"
+
+    def need_walls(self) -> None:
+        """Raises `NotMeasured` where the sandboxes of this run have none."""
+        if self.sandbox != "lean":
+            raise NotMeasured(f"{self.sandbox} has no walls")
+
+    def close(self) -> None:
+        self._kept.clear()
+        self._deployed.clear()
+        self._stack.close()
