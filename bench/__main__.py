@@ -103,6 +103,7 @@ def main() -> int:
         what=machine.describe(),
         noise=listening.stop(),
         isolation=WALLS.get(sandbox, sandbox),
+        promised=run.seen.told,
         kind="compiled" if is_compiled() else "as it is in the checkout",
         probes=table.probe_lines(rows, run.series, run.missing),
         goals=table.lines(rows, run.series, run.missing, sandbox),
@@ -123,6 +124,7 @@ class Report(msgspec.Struct, frozen=True):
     what: machine.Machine
     noise: machine.Noise
     isolation: str
+    promised: str
     kind: str
     probes: list[tuple[str, str, str]]
     goals: list[table.Line]
@@ -135,6 +137,7 @@ class Report(msgspec.Struct, frozen=True):
         what, noise = self.what, self.noise
         return [
             f"isolation: {self.isolation}",
+            self.promised,
             f"stoker: {self.kind}",
             f"{what.cpus} × {what.cpu}, kernel {what.kernel}, Python {what.python}",
             f"load {noise.load}, steal {noise.steal_percent} %, cpu pressure {noise.cpu_pressure_percent} %",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from bench import probes, system
+from bench import probes, promised, system
 from bench.row import NotMeasured, Series
 
 Thing = TypeVar("Thing")
@@ -23,6 +23,7 @@ class Run:
         self.is_quick = is_quick
         self.series: Series = {}
         self.missing: dict[str, str] = {}
+        self.seen = promised.Seen()
         self._console = console
         self._stack = ExitStack()
         self._kept: dict[object, Any] = {}
@@ -70,14 +71,17 @@ class Run:
         """The node under test, the same for all rounds."""
         return self.kept(self._measured)
 
-    @contextmanager
-    def _measured(self) -> Iterator[system.System]:
-        with system.running(self.sandbox) as node:
-            yield node
+    def _measured(self) -> AbstractContextManager[system.System]:
+        return self.own_node()
 
-    def own_node(self, *arguments: str) -> AbstractContextManager[system.System]:
-        """A node of a row's own, with further arguments for `stoker start`."""
-        return system.running(self.sandbox, *arguments)
+    @contextmanager
+    def own_node(self, *arguments: str) -> Iterator[system.System]:
+        """A node of a row's own, with further arguments for `stoker start`; its walls are looked at, too."""
+        with system.running(self.sandbox, *arguments) as node:
+            watch = promised.Watch(node, self.sandbox, self.seen)
+            watch.look()
+            yield node
+            watch.look()
 
     def called(self, name: str, reuse: str) -> str:
         """The path by which a no-op function of the node is called, once it was deployed and has answered."""

@@ -28,17 +28,19 @@ def serve(reading: int, writing: int) -> None:
     traces: List[reach.Traces] = []
     with open(reading, "rb", closefd=False) as questions:
         for line in questions:
-            question = json.loads(line)
-            if question["do"] == "leave":
-                traces.append(reach.Traces(question["key"]))
-                answer: Dict[str, Any] = {**reach.describe(), **traces[-1].leave()}
-            elif question["do"] == "clear":
-                while traces:
-                    traces.pop().clear()
-                answer = {}
-            else:
-                answer = look(question["strangers"], set(question["given"]), opened)
-            write_all(writing, json.dumps(answer).encode() + b"\n")
+            write_all(writing, json.dumps(answer(json.loads(line), traces, opened)).encode() + b"\n")
+
+
+def answer(question: Dict[str, Any], traces: List[reach.Traces], opened: Dict[int, str]) -> Dict[str, Any]:
+    """To one question; `traces` are those left so far, `opened` the descriptors at the beginning."""
+    if question["do"] == "leave":
+        traces.append(reach.Traces(question["key"]))
+        return {**reach.describe(), **traces[-1].leave()}
+    if question["do"] == "clear":
+        while traces:
+            traces.pop().clear()
+        return {}
+    return dict(look(question["strangers"], set(question["given"]), opened))
 
 
 def write_all(descriptor: int, data: bytes) -> None:
