@@ -19,10 +19,11 @@ from stoker.cli.diagnosis import is_compiled
 RESULTS = Path(__file__).with_name("results.json")
 WALLS = {
     "lean": "lean: own user, pid, mount, ipc, uts, time and net namespaces, own uid, read-only root of own "
-    "inodes, size-limited tmpfs, "
-    "memory, pids and cpu limits, no_new_privs, seccomp, no capabilities",
+    "inodes, size-limited tmpfs, memory, pids and cpu limits, no_new_privs, seccomp, no capabilities",
     "process": "process: none (a plain process with an environment of its own)",
 }
+SIDE = "SIDE"
+"""What stands for the table of other ways in a choice of goals."""
 WALLED, WALLED_QUICK = 200, 50
 
 
@@ -32,20 +33,25 @@ def chosen(rows: tuple[Row, ...], only: str) -> tuple[Row, ...]:
         return rows
     wanted = {name.strip().upper() for name in only.split(",")}
     known = {goal.id for row in rows for goal in row.goals}
-    if unknown := wanted - known:
-        there = ", ".join(sorted(known, key=table.place))
+    if unknown := wanted - known - {SIDE}:
+        there = ", ".join([*sorted(known, key=table.place), SIDE])
         raise client.Failed(f"no goal {', '.join(sorted(unknown))}; there is {there}")
-    needs = {key for row in rows for goal in row.goals if goal.id in wanted for key in goal.needs}
-    found = (row for row in rows if needs & measured(row))
-    return tuple(
-        msgspec.structs.replace(row, goals=tuple(goal for goal in row.goals if goal.id in wanted))
-        for row in found
-    )
+    shown = [_shown(row, wanted) for row in rows]
+    needs = {key for row in shown for goal in row.goals for key in goal.needs}
+    needs |= {key for row in shown for way in row.ways for key in way.keys}
+    return tuple(less for row, less in zip(rows, shown, strict=True) if needs & measured(row))
+
+
+def _shown(row: Row, wanted: set[str]) -> Row:
+    """With nothing to show but what is wanted."""
+    goals = tuple(goal for goal in row.goals if goal.id in wanted)
+    return msgspec.structs.replace(row, goals=goals, ways=row.ways if SIDE in wanted else ())
 
 
 def measured(row: Row) -> set[str]:
     """The series that a row says are its own."""
-    return {*(probe.key for probe in row.probes), *(goal.needs[0] for goal in row.goals)}
+    cold = (way.cold for way in row.ways)
+    return {*(probe.key for probe in row.probes), *(goal.needs[0] for goal in row.goals), *cold}
 
 
 def perform(run: Run, rows: Iterable[Row]) -> None:
@@ -76,7 +82,7 @@ def is_measured(run: Run, row: Row) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything; under a minute")
-    parser.add_argument("--only", default="", metavar="GOALS", help="only these: S1,S5")
+    parser.add_argument("--only", default="", metavar="GOALS", help="only these: S1,S5,SIDE")
     parser.add_argument("--sandbox", default="", help="the backend to measure; as root lean, else process")
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"where the results go ({RESULTS.name})")
     parser.add_argument("--walls", action="store_true", help="only what each wall costs")
@@ -106,6 +112,7 @@ def main() -> int:
         promised=run.seen.told,
         kind="compiled" if is_compiled() else "as it is in the checkout",
         probes=table.probe_lines(rows, run.series, run.missing),
+        ways=table.way_lines(rows, run.series, run.missing, WALLS.get(sandbox, sandbox)),
         goals=table.lines(rows, run.series, run.missing, sandbox),
         series=run.series,
         missing=run.missing,
@@ -128,6 +135,7 @@ class Report(msgspec.Struct, frozen=True):
     kind: str
     probes: list[tuple[str, str, str]]
     goals: list[table.Line]
+    ways: list[tuple[str, ...]]
     series: Series
     missing: dict[str, str]
     walls: walls.Costs
@@ -149,10 +157,10 @@ class Report(msgspec.Struct, frozen=True):
         tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = [
             ("Probes", table.PROBE_HEADS, [*self.probes]),
             ("Goals", table.GOAL_HEADS, [line.cells for line in self.goals]),
+            ("Side by side", table.WAY_HEADS, self.ways),
+            ("Walls", table.WALL_HEADS, [*table.wall_lines(self.walls)] if self.walls else []),
         ]
-        if self.walls:
-            tables.append(("Walls", table.WALL_HEADS, [*table.wall_lines(self.walls)]))
-        return tables
+        return [(title, heads, cells) for title, heads, cells in tables if cells]
 
 
 def show(report: Report, console: Console) -> None:

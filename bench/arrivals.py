@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bench import packages
 from bench.client import Failed
 
 CPU_S = 0.25
@@ -72,6 +73,7 @@ def arrivals(seed: int, scale: float, minutes: float) -> Trace:
 
 
 def _jobs(seed: int, scale: float) -> list[Any]:
+    packages.show()
     try:
         import numpy
         from orcbench.internals import run

@@ -41,6 +41,11 @@ def request(method: str, path: str, body: bytes = b"") -> bytes:
     return head.encode() + b"\r\n" + body
 
 
+def content_length(head: bytes) -> int:
+    """Of a request or a reply; 0 where its head does not say."""
+    return int(head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0] or 0)
+
+
 class Connection:
     """One keep-alive connection to a server of this machine."""
 
@@ -80,8 +85,7 @@ class Connection:
         received = self._socket.recv(65536)
         while (end := received.find(b"\r\n\r\n")) < 0:
             received += self._more(received)
-        head = received[:end].lower()
-        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        length = content_length(received[:end])
         while len(received) < end + 4 + length:
             received += self._more(received)
         if not received.startswith(b"HTTP/1.1 200"):

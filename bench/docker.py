@@ -16,6 +16,10 @@ from bench.probes import start_us
 from bench.row import NotMeasured
 
 IMAGE = "stoker-bench"
+ISOLATION = (
+    "own pid, mount, ipc, uts and net namespaces, read-only root, memory and pids limits, seccomp;"
+    " root with 14 capabilities, no limit of processor or scratch space"
+)
 START_S = 30.0
 
 

@@ -26,6 +26,16 @@ def write(path: Path) -> None:
         archive.add(_standard_library(python), filter=_without_packages)
 
 
+def unpack(folder: Path) -> Path:
+    """The same as a folder below this one, with places for what is mounted."""
+    write(folder / "image.tar")
+    root = folder / "rootfs"
+    for place in ("dev", "proc", "sys", "tmp"):
+        (root / place).mkdir(parents=True)
+    subprocess.run(["tar", "-xf", folder / "image.tar", "-C", root], check=True)
+    return root
+
+
 def _libraries(python: Path) -> list[Path]:
     said = subprocess.run(["ldd", python], capture_output=True, text=True, check=True).stdout
     return [Path(word) for word in said.split() if word.startswith("/")]

@@ -56,6 +56,22 @@ class Goal(msgspec.Struct, frozen=True):
         return ratio >= self.limit if self.at_least else ratio <= self.limit
 
 
+class Way(msgspec.Struct, frozen=True):
+    """One way of running a function, for the table that shows them side by side."""
+
+    name: str
+    isolation: str
+    """What of it there is; empty where it is the run's own."""
+    cold: str
+    """Keys of series; empty where there is no such thing."""
+    warm: str = ""
+    rate: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key for key in (self.cold, self.warm, self.rate) if key)
+
+
 class Row(msgspec.Struct, frozen=True):
     """One measurement and what is read off it."""
 
@@ -65,6 +81,7 @@ class Row(msgspec.Struct, frozen=True):
     """Adds to the run's series. Raises `NotMeasured`, or `Failed` when the system did not do what it must."""
     probes: tuple[Probe, ...] = ()
     goals: tuple[Goal, ...] = ()
+    ways: tuple[Way, ...] = ()
     is_repeated: bool = True
     """In every round, in turn with the others, on the one node; else once, when the rounds are over."""
 

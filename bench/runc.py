@@ -19,6 +19,10 @@ from bench.client import Failed
 from bench.docker import remove_cgroups
 from bench.row import NotMeasured
 
+ISOLATION = (
+    "own pid, mount, ipc, uts and net namespaces, read-only root, memory and pids limits, no_new_privs;"
+    " root with 3 capabilities, no seccomp, no limit of processor"
+)
 MEMORY = 128 * 2**20
 PIDS = 64
 
@@ -53,9 +57,7 @@ def bundle() -> Iterator[Bundle]:
         raise NotMeasured("no runc here (on Debian: apt install runc)")
     folder = Path(tempfile.mkdtemp(prefix="stoker-bench-runc-"))
     try:
-        image.write(folder / "image.tar")
-        (folder / "rootfs").mkdir()
-        subprocess.run(["tar", "-xf", folder / "image.tar", "-C", folder / "rootfs"], check=True)
+        image.unpack(folder)
         subprocess.run(["runc", "spec"], cwd=folder, check=True)
         config = folder / "config.json"
         config.write_bytes(

@@ -9,10 +9,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.row import Goal, Row, Series, number, spread
+from bench.row import Goal, Row, Series, Way, number, spread
 
 PROBE_HEADS = ("probe", "what", "median of run medians [lowest–highest]")
 GOAL_HEADS = ("goal", "metric", "allowed", "measured", "CPU each", "ratio", "", "sandbox")
+WAY_HEADS = ("the same no-op by", "cold", "warm, one connection", "rate, 32 connections", "isolation")
 WALL_HEADS = ("wall", "median of all sandboxes [tenth–ninth tenth]")
 
 
@@ -64,6 +65,23 @@ def probe_lines(rows: Iterable[Row], series: Series, missing: dict[str, str]) ->
     """Every probe."""
     return [
         (probe.name, probe.what, _told(series, probe.key, missing)) for row in rows for probe in row.probes
+    ]
+
+
+def way_lines(
+    rows: Iterable[Row], series: Series, missing: dict[str, str], isolation: str
+) -> list[tuple[str, ...]]:
+    """Every way of running a function, side by side."""
+
+    def told(way: Way, key: str) -> str:
+        if series.get(key) or not key:
+            return spread(series, key) if key else "–"
+        return _told(series, way.cold, missing) if way.cold in missing else _told(series, key, missing)
+
+    ways = [way for row in rows for way in row.ways]
+    return [
+        (way.name, *(told(way, key) for key in (way.cold, way.warm, way.rate)), way.isolation or isolation)
+        for way in ways
     ]
 
 

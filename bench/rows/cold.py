@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench import client, machine
-from bench.row import Goal, Row, above_null, ratio, times_faster
+from bench.row import Goal, Row, Way, above_null, ratio, times_faster
 from bench.run import Run
 
 SPARE_S = 0.02
@@ -38,4 +38,6 @@ ROW = Row(
         Goal("S1", "cold, against runc run", "≥ 25 × faster", ("s1_us", "rr_us", "h0_us"),
              times_faster("rr_us", "s1_us"), 25.0, at_least=True),
     ),
+    ways=(Way("stoker, from a spare", "", "s1_us", "s3_us", "s4_rate"),
+          Way("stoker, back to back", "", "s1_busy_us")),
 )  # fmt: skip

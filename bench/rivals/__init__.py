@@ -1,0 +1,1 @@
+"""The same no-op function by other ways of running one."""
