@@ -32,6 +32,8 @@ NO_OPS: Mapping[str, str] = MappingProxyType({"main.py": NO_OP})
 STOP_S = 20.0
 KILLS = 3  # of one node's helpers: five within ten seconds are a fault, and end the node
 LOG, HOME = "log", "home"
+AT_WORK = ("starting", "busy", "dying", "waiting")
+POLL_S, SPARES_S = 0.01, 0.2
 
 
 def default_sandbox() -> str:
@@ -70,6 +72,15 @@ class System:
 
     def call(self, name: str, event: object = None) -> Any:
         return self.ask("POST", f"/functions/{name}/call", {} if event is None else event)
+
+    def wait_until_quiet(self) -> None:
+        """Until nothing is at work, spares included, which nobody tells of."""
+        give_up = time.monotonic() + START_S
+        while any(self.ask("GET", "/stats")["data"]["pool"][state] for state in AT_WORK):
+            if time.monotonic() > give_up:
+                raise Failed(f"still at work after {START_S:g} s")
+            time.sleep(POLL_S)
+        time.sleep(SPARES_S)
 
 
 @contextmanager
@@ -161,7 +172,7 @@ def back_ms(sandbox: str) -> tuple[list[float], list[float]]:
             node.call("cold")
             for _ in range(KILLS if sandbox == "lean" else 0):
                 began = time.perf_counter()
-                _end(_named("stoker-helper", _named("stoker-guardian", process.pid)))
+                _end(helper_of(node))
                 helpers.append(_until_it_answers(node, began))
             for _ in range(KILLS):
                 began = time.perf_counter()
@@ -173,6 +184,19 @@ def back_ms(sandbox: str) -> tuple[list[float], list[float]]:
         finally:
             stop(process)
     return helpers, nodes
+
+
+def helper_of(node: System) -> int:
+    """The process of its helper."""
+    return _named("stoker-helper", _named("stoker-guardian", node.pid))
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below one, itself not."""
+    found = [pid]
+    for one in found:
+        found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+    return found[1:]
 
 
 def _named(name: str, parent: int) -> int:
