@@ -32,6 +32,7 @@ from stoker.doors.listener import Routes, protocol_factory
 from stoker.errors import (
     BackendLost,
     BackendUnavailable,
+    BadCode,
     BadRequest,
     Draining,
     NodeError,
@@ -50,7 +51,7 @@ from stoker.runtimes.contract import Runtime
 from stoker.sandboxes.contract import Backend, Launch
 from stoker.settings import Settings
 from stoker.telemetry.metrics import Metrics
-from stoker.types import MEBIBYTE, Invocation, Outcome
+from stoker.types import MEBIBYTE, Function, Invocation, Outcome
 
 RAM_SHARE = 0.8
 """Of the machine's memory, for all sandboxes together, unless the settings say."""
@@ -134,19 +135,26 @@ class Node:
         self._gate = Gate(settings.max_calls, settings.max_calls_per_function)
         self.records = Records(settings.home / "records.sqlite", settings.record_keep)
         assert settings.memory_mb is not None
-        self.pool = Pool(settings.memory_mb, self._spawn, settings.keeping, settings.keep_s)
         backend = ground.backends[settings.sandbox]
+        for other in ground.backends.values():
+            other.bound_spares(0)  # what is not counted there must not be
+        self.pool = Pool(
+            settings.memory_mb, self._spawn, settings.keeping, settings.keep_s, backend.bound_spares
+        )
+        backend.on_spares = self.pool.spares_changed
         workshop = Workshop(backend, ground.builder, BUILD_STEPS)
         self.code = Cache(settings, workshop, self._choose, self.records)
         self.code.on_retired = self.pool.retire
+        self.code.on_ready = self._expect
         self.functions = Functions(self.code, self.records)
         self._deadlines = Deadlines()
+        self._recipes = Recipes(ground.backends, settings.sandbox, ground.launches)
         self._rooms = Rooms(
             clock=time.monotonic,
             gate=self._gate,
             code=self.code,
             pool=self.pool,
-            recipes=Recipes(ground.backends, settings.sandbox, ground.launches),
+            recipes=self._recipes,
             deadlines=self._deadlines,
             spawn=self._spawn,
             record=self._record,
@@ -221,6 +229,23 @@ class Node:
         for door in self.doors:
             await door.open()
             stack.push_async_callback(door.close)
+        await self._expect_deployed()
+
+    def _expect(self, function: Function) -> None:
+        """Calls of it may come now: be ready for the first."""
+        launch = f"{function.runtime}-{function.version}"
+        self._recipes.expect(launch, function.limits, function.network, function.sandbox)
+
+    async def _expect_deployed(self) -> None:
+        """The same for what was deployed in an earlier life, as far as its record tells."""
+        limits = self.code.terms.limits()
+        for name, network in await self.functions.languages():
+            try:
+                choice = self._choose(name)
+            except BadCode:
+                continue  # whoever calls it is told
+            launch = f"{choice.runtime.name}-{choice.interpreter.version}"
+            self._recipes.expect(launch, limits, network, None)
 
     async def _watch(self, backend: Backend) -> None:
         self.broken = await backend.wait_broken()

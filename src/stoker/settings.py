@@ -89,6 +89,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             allowed="one of fixed, lru, greedy_dual, histogram",
         ),
     ] = "greedy_dual"
+    spares: Annotated[
+        int,
+        Meta(ge=0, le=64),
+        _is("sandboxes of each language in use that wait for anybody, at least; 0: there are none"),
+    ] = 2
     keep_s: Annotated[
         Span | None, _is("how long an idle sandbox is kept at most; none: as `keeping` says")
     ] = None

@@ -30,7 +30,10 @@ from stoker.sandboxes.lean.packets import (
     MADE,
     MAKE,
     MAKE_BODY,
+    MOST_SPARES,
     READY,
+    WANT,
+    WANT_BODY,
     Make,
     pack,
     receive,
@@ -168,6 +171,14 @@ near_orders = st.builds(
 )
 
 
+near_wants = st.builds(
+    lambda kind, number, order: pack(WANT, kind, WANT_BODY.pack(number) + order[HEAD.size :]),
+    st.sampled_from([1, 2, 15, 16, 2**40, 2**64 - 1]),
+    st.sampled_from([0, 0, MOST_SPARES + 1, 65535]),
+    near_orders,
+)
+
+
 def is_for_making(packet: bytes, kinds: list[str]) -> bool:
     """Whether the packet with these descriptors is a good order, as a second reader sees it."""
     if len(packet) != HEAD.size + MAKE_BODY.size:
@@ -186,7 +197,7 @@ def is_for_making(packet: bytes, kinds: list[str]) -> bool:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    packet=st.one_of(packets, near_orders).filter(bool),
+    packet=st.one_of(packets, near_orders, near_wants).filter(bool),
     kinds=st.one_of(
         st.lists(st.sampled_from(sorted(KINDS)), max_size=20), st.lists(st.sampled_from(FOLDERS), max_size=2)
     ),

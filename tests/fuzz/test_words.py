@@ -27,9 +27,12 @@ from stoker.sandboxes.lean.packets import (
     MOUNTED,
     READY,
     RUNNING,
+    SPARES,
     STATUS,
     TROUBLE,
     WAIT_STATUS,
+    WANT,
+    WANT_BODY,
     Fork,
     Make,
     pack,
@@ -87,7 +90,7 @@ def say(private: int, script: Script | None) -> None:
             signal.pause()
 
 
-def be_helper(link: socket.socket, scripts: list[Script], spares: int) -> None:
+def be_helper(link: socket.socket, scripts: list[Script]) -> None:
     loop = Loop()
     way = Way("fuzz", None, (), lambda descriptor, call: None)
     means = Means(
@@ -103,10 +106,10 @@ def be_helper(link: socket.socket, scripts: list[Script], spares: int) -> None:
         "/app/function",
         "/build",
     )
-    helper = Helper(link, 0, means, loop, Spares(1, spares))
+    helper = Helper(link, 0, means, loop, Spares(at_once=2))
     helper.open([], (), 0)
     helper._nurseries.append(Liars(scripts, helper))  # type: ignore[arg-type]
-    loop.run(helper.make_spare)
+    loop.run(helper.make_spare, helper.is_short_of_spares)
 
 
 def converse(scripts: list[Script], spares: int) -> Iterator[tuple[int, int, int]]:
@@ -117,7 +120,7 @@ def converse(scripts: list[Script], spares: int) -> Iterator[tuple[int, int, int
         code = 1
         try:
             ours.close()
-            be_helper(theirs, scripts, spares)
+            be_helper(theirs, scripts)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -126,23 +129,25 @@ def converse(scripts: list[Script], spares: int) -> Iterator[tuple[int, int, int
             os._exit(code)
     theirs.close()
     try:
-        yield from converse_with(ours, len(scripts) + 1)
+        yield from converse_with(ours, len(scripts) + 1, spares)
     finally:
         ours.close()
         code = os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
     assert code == 0, "the helper died"
 
 
-def converse_with(ours: socket.socket, starts: int) -> Iterator[tuple[int, int, int]]:
+def converse_with(ours: socket.socket, starts: int, spares: int) -> Iterator[tuple[int, int, int]]:
     with ours:
         ours.settimeout(30)
         yield hear(ours)
+        send(ours, pack(WANT, 0, WANT_BODY.pack(spares) + ORDER))
         for number in range(1, starts + 1):
             send(ours, pack(MAKE, number, ORDER))
             kind = 0
             while kind not in (ENDED, FAILED):
                 kind, about, descriptors = hear(ours)
-                yield kind, about, descriptors
+                if kind != SPARES:
+                    yield kind, about, descriptors
                 if kind == MADE:
                     send(ours, pack(DESTROY, about))
 

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from stoker.pool.events import (
     Action,
+    BoundSpares,
     DestroySandbox,
     Event,
     GrantLease,
@@ -29,6 +30,7 @@ from stoker.pool.events import (
     SandboxQueues,
     SandboxReady,
     SandboxStalled,
+    SparesChanged,
     StartSandbox,
     Tick,
 )
@@ -495,7 +497,35 @@ NEEDS = [
     need("g", memory_mb=60, depth=3),
 ]
 BUDGET_MB = 500
+SPARE_MB = 150
 STARTS = 3
+
+
+def test_spares_count_and_go_before_anything_else() -> None:
+    plan, a, b = Plan(1000, spare_mb=100), need("a", memory_mb=600), need("b", memory_mb=350)
+    warm(plan, 1, a)
+    plan.on(SparesChanged(25, 100), 1)
+    assert (plan.snapshot().spares, plan.snapshot().committed_mb) == (25, 700)
+    assert plan.on(LeaseAsked(2, b), 2) == [BoundSpares(50)]
+    assert plan.on(SparesChanged(20, 80), 2) == []
+    assert plan.on(SparesChanged(12, 48), 2) == [StartSandbox(2, b)]
+    assert plan.snapshot().idle == 1
+
+
+def test_idle_ones_go_only_where_spares_do_not_suffice() -> None:
+    plan, a, b = Plan(1000, spare_mb=100), need("a", memory_mb=600), need("b", memory_mb=500)
+    idle = warm(plan, 1, a)
+    plan.on(SparesChanged(25, 100), 1)
+    assert plan.on(LeaseAsked(2, b), 2) == [DestroySandbox(idle), BoundSpares(0)]
+    assert plan.on(SandboxGone(idle), 2) == [StartSandbox(2, b), BoundSpares(100)]
+
+
+def test_spares_have_what_nobody_else_has_up_to_their_share() -> None:
+    plan, a = Plan(1000, spare_mb=100), need("a", memory_mb=950)
+    assert plan.on(LeaseAsked(1, a), 0) == [StartSandbox(1, a), BoundSpares(50)]
+    plan.on(SandboxReady(1), 0)
+    plan.on(LeaseReturned(1, False), 0)
+    assert plan.on(SandboxGone(1), 0) == [BoundSpares(100)]
 
 
 class Histories(RuleBasedStateMachine):
@@ -505,8 +535,11 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plan = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS, processors=1)
-        self.twin = Plan(BUDGET_MB, self.policy, starts_at_once=STARTS, processors=1)
+        self.plan, self.twin = (
+            Plan(BUDGET_MB, self.policy, starts_at_once=STARTS, processors=1, spare_mb=SPARE_MB)
+            for _ in range(2)
+        )
+        self.spare_mb, self.bound_mb = 0, SPARE_MB
         self.now = 0.0
         self.leases = 0
         self.waiting: dict[int, Need] = {}
@@ -553,6 +586,8 @@ class Histories(RuleBasedStateMachine):
                 self.held[lease] = sandbox
             case RefuseLease(lease=lease):
                 del self.waiting[lease]
+            case BoundSpares(memory_mb=memory_mb):
+                self.bound_mb = memory_mb
             case DestroySandbox(sandbox=sandbox):
                 assert sandbox not in self.dying, "destroyed twice"
                 self.starting.discard(sandbox)
@@ -629,6 +664,13 @@ class Histories(RuleBasedStateMachine):
     def load(self, data: st.DataObject, took_s: float) -> None:
         self.send(SandboxLoaded(data.draw(st.sampled_from(sorted(self.up))), took_s))
 
+    @rule(data=st.data())
+    def change_spares(self, data: st.DataObject) -> None:
+        """As far as they are bound; those above it go one after the other."""
+        most = max(self.spare_mb, self.bound_mb)
+        self.spare_mb = data.draw(st.integers(0, most)) if most else 0
+        self.send(SparesChanged(self.spare_mb, self.spare_mb))
+
     @rule(passed=st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0, 11.0, 100.0, 1000.0]))
     def tick(self, passed: float) -> None:
         self.now += passed
@@ -636,8 +678,9 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_within_the_budget(self) -> None:
-        assert sum(self.memory.values()) <= BUDGET_MB
-        assert self.plan.snapshot().committed_mb == sum(self.memory.values())
+        held_mb = sum(self.memory.values()) + self.spare_mb
+        assert held_mb <= BUDGET_MB
+        assert self.plan.snapshot().committed_mb == held_mb
 
     @invariant()
     def places_are_not_oversold(self) -> None:
@@ -657,7 +700,10 @@ class Histories(RuleBasedStateMachine):
         raise AssertionError(f"{len(self.waiting)} leases wait for ever")
 
     def step_towards_the_end(self) -> None:
-        if self.dying:
+        if self.spare_mb > self.bound_mb:
+            self.spare_mb = self.bound_mb
+            self.send(SparesChanged(self.spare_mb, self.spare_mb))
+        elif self.dying:
             sandbox = min(self.dying)
             self.dying.discard(sandbox)
             del self.memory[sandbox]

@@ -27,6 +27,7 @@ from stoker.code.terms import Terms
 from stoker.code.trash import Trash
 from stoker.code.versions import Pin, Version
 from stoker.errors import CodeUnavailable, Draining, NodeError, NoSuchFunction
+from stoker.types import Function
 
 __all__ = ["Cache", "Entry", "Pin", "Snapshot", "Version"]
 
@@ -96,6 +97,8 @@ class Cache:
         self._maker = Maker(self._builder, self._shelf)
         self.on_retired: Callable[[str], object] = lambda revision: None
         """Told of each revision that is no longer current."""
+        self.on_ready: Callable[[Function], object] = lambda function: None
+        """Told of each function whose code is ready to be run."""
 
     def __repr__(self) -> str:
         return f"<Cache {len(self._ready)} ready, {len(self._flights)} on the way, {self._shelf!r}>"
@@ -202,6 +205,7 @@ class Cache:
         key = pin.version.function.key
         before = self._ready.get(key)
         self._ready[key] = Ready(pin.version, pin.folder)
+        self.on_ready(pin.version.function)
         pin.folder.retired = False
         if before is not None and before.version.function.revision != pin.version.function.revision:
             self._replaced(before, pin.folder)

@@ -14,7 +14,7 @@ from stoker.code.storage import storing
 from stoker.code.terms import Terms
 from stoker.errors import BadCode, CodeUnavailable, NoSuchFunction, StorageFull
 from stoker.records.model import FunctionRecord
-from stoker.types import Function
+from stoker.types import Function, Network
 
 CATALOG = "functions"
 PAGE = 1000
@@ -131,6 +131,10 @@ class DeployedCatalog:
 
     async def names(self) -> list[str]:
         return [record.name for record in await self._all()]
+
+    async def languages(self) -> set[tuple[str, Network]]:
+        """The languages and networks that were asked for by name."""
+        return {(record.runtime, record.config.network) for record in await self._all() if record.runtime}
 
     async def _all(self) -> list[FunctionRecord]:
         records: list[FunctionRecord] = []

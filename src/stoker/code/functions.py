@@ -18,6 +18,7 @@ from stoker.code.sources import check_name
 from stoker.code.turns import Turns
 from stoker.errors import AlreadyExists, BadRequest, NoSuchFunction, PayloadTooLarge
 from stoker.records.model import FunctionConfig, FunctionRecord
+from stoker.types import Network
 
 WISHES = {
     "runtime": "runtime",
@@ -58,6 +59,10 @@ class Functions:
     async def list(self, limit: int, offset: int = 0, name: str | None = None) -> list[FunctionRecord]:
         """By name, a page at a time."""
         return await self._records.functions(limit=limit, offset=offset, name=name)
+
+    async def languages(self) -> set[tuple[str, Network]]:
+        """The languages and networks that deployed functions ask for by name."""
+        return await self._catalog.languages()
 
     async def create(self, name: str, code: bytes, **fields: Any) -> FunctionRecord:
         """Deploy a zip, a tar.gz or one source file; the next call runs it.

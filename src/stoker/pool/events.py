@@ -104,6 +104,13 @@ class PrewarmChanged(msgspec.Struct, frozen=True, gc=False):
     each: int
 
 
+class SparesChanged(msgspec.Struct, frozen=True, gc=False):
+    """What a backend has made ahead, for nobody yet."""
+
+    number: int
+    memory_mb: int
+
+
 class Tick(msgspec.Struct, frozen=True, gc=False):
     """Time has passed."""
 
@@ -120,6 +127,7 @@ Event = (
     | SandboxGone
     | Retired
     | PrewarmChanged
+    | SparesChanged
     | Tick
 )
 
@@ -151,7 +159,13 @@ class DestroySandbox(msgspec.Struct, frozen=True, gc=False):
     sandbox: int
 
 
-Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox
+class BoundSpares(msgspec.Struct, frozen=True, gc=False):
+    """Spares may hold so much, all together."""
+
+    memory_mb: int
+
+
+Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox | BoundSpares
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
@@ -162,5 +176,6 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     idle: int
     dying: int
     waiting: int
+    spares: int
     committed_mb: int
     budget_mb: int

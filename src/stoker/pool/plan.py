@@ -17,6 +17,8 @@ reports back with further events. There is one line of waiting leases, in order 
   sandbox has served for a while, else all time goes into starts.
 * Where calls of a line keep the processors busy, fewer of them run at a time (`pace`).
 * What room is left when nobody waits goes to prewarming, and never all of it.
+* A backend may make sandboxes ahead, for nobody yet: spares. They have of what nobody else has, go first,
+  and hold their memory until they are gone.
 * Waking a sleeping process costs more than a short call runs. Where a revision's calls are known to
   be short, a lease may therefore queue behind those inside a sandbox that is awake, up to
   `Need.depth` of them. If the one in front turns out long, the pool takes the queued calls back
@@ -50,6 +52,7 @@ from stoker.pool.events import (
     SandboxReady,
     SandboxStalled,
     Snapshot,
+    SparesChanged,
     Tick,
 )
 from stoker.pool.groups import NEVER, Entry, Group, Phase
@@ -82,8 +85,9 @@ class Plan:
         keep_s: float | None = None,
         starts_at_once: int = 1000,
         processors: int = 1000,
+        spare_mb: int = 0,
     ) -> None:
-        self._stock = Stock(budget_mb, starts_at_once)
+        self._stock = Stock(budget_mb, starts_at_once, spare_mb)
         self._policy = POLICIES[policy]
         self._keep_s = math.inf if keep_s is None else keep_s
         self._groups: dict[str, Group] = {}
@@ -97,6 +101,7 @@ class Plan:
         self._pace = Pace(processors)
         self._prewarm = PrewarmChanged(0, 0)
         self._actions: list[Action] = []
+        self._left_to_spares: tuple[int, Group | None] = (-1, None)
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             LeaseAsked: self._on_asked,
             LeaseWithdrawn: self._on_withdrawn,
@@ -109,6 +114,7 @@ class Plan:
             SandboxGone: self._on_gone,
             Retired: self._on_retired,
             PrewarmChanged: self._on_prewarm_changed,
+            SparesChanged: self._on_spares_changed,
             Tick: self._on_tick,
         }
 
@@ -131,6 +137,8 @@ class Plan:
         actions: list[Action] = []
         self._actions = actions
         self._handlers[type(event)](event, now)
+        if self._left_to_spares != (self._stock.committed_mb, self._blocked):
+            self._bound_spares()
         return actions
 
     def snapshot(self) -> Snapshot:
@@ -337,6 +345,16 @@ class Plan:
     def _serve_all(self, now: float) -> None:
         for group in list(self._turns):
             self._serve(group, now)
+
+    def _bound_spares(self) -> None:
+        """They have what is left by others, and by the one that waits for room."""
+        self._left_to_spares = (self._stock.committed_mb, self._blocked)
+        self._actions += self._stock.bound_spares(self._blocked.need.memory_mb if self._blocked else 0)
+
+    def _on_spares_changed(self, event: SparesChanged, now: float) -> None:
+        self._stock.spares_changed(event.number, event.memory_mb)
+        if self._blocked is not None:
+            self._start_for_line(now)
 
     # Time and prewarming
 

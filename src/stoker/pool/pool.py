@@ -14,6 +14,7 @@ import msgspec
 
 from stoker.errors import NodeError, SandboxFailed, Unsupported
 from stoker.pool.events import (
+    BoundSpares,
     DestroySandbox,
     Event,
     GrantLease,
@@ -31,6 +32,7 @@ from stoker.pool.events import (
     SandboxReady,
     SandboxStalled,
     Snapshot,
+    SparesChanged,
     StartSandbox,
     Tick,
 )
@@ -44,6 +46,8 @@ from stoker.types import Network, Reuse, Source
 HURRY_S = 0.005
 """Between two ticks while somebody waits: about what a start costs."""
 HOUSEKEEPING_S = 0.5
+SPARES_SHARE = 8
+"""Spares have an eighth of the budget at most, and only of what nobody else has."""
 STARTS_EACH = 3
 """Sandboxes made at a time for each processor: one computes, one waits for the kernel, one is handed over."""
 
@@ -84,13 +88,24 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Pool:
-    """Every live sandbox of the node; `spawn` starts a background task in the node's task group."""
+    """Every live sandbox of the node; `spawn` starts a background task in the node's task group.
+
+    `bound_spares` is told the memory that spares may hold, whenever that changes; None: there are none.
+    """
 
     def __init__(
-        self, budget_mb: int, spawn: Spawn, keeping: str = "greedy_dual", keep_s: float | None = None
+        self,
+        budget_mb: int,
+        spawn: Spawn,
+        keeping: str = "greedy_dual",
+        keep_s: float | None = None,
+        bound_spares: Callable[[int], None] | None = None,
     ) -> None:
         processors = len(os.sched_getaffinity(0))
-        self._plan = Plan(budget_mb, keeping, keep_s, STARTS_EACH * processors, processors)
+        spare_mb = budget_mb // SPARES_SHARE if bound_spares is not None else 0
+        self._plan = Plan(budget_mb, keeping, keep_s, STARTS_EACH * processors, processors, spare_mb)
+        self._bound_spares = bound_spares or (lambda memory_mb: None)
+        self._bound_spares(spare_mb)
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._lease_numbers = itertools.count(1)
@@ -108,6 +123,7 @@ class Pool:
             StartSandbox: self._start,
             DestroySandbox: self._destroy,
             RefuseLease: self._refuse,
+            BoundSpares: lambda action: self._bound_spares(action.memory_mb),
         }
         self._tick()
 
@@ -150,6 +166,10 @@ class Pool:
     def set_prewarm(self, functions: int, each: int) -> None:
         """Keep `each` started sandboxes waiting for each of the most recently used functions."""
         self._feed(PrewarmChanged(functions, each))
+
+    def spares_changed(self, number: int, memory_mb: int) -> None:
+        """There may be so many, and they may hold so much."""
+        self._feed(SparesChanged(number, memory_mb))
 
     async def clear(self, catalog: str) -> None:
         """Destroy the sandboxes of a catalog's functions; returns when the idle ones are gone."""

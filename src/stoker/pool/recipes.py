@@ -12,7 +12,7 @@ from stoker.pool.events import Need
 from stoker.pool.pool import Recipe
 from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import CODE_PATH, Backend, Launch, SandboxSpec
-from stoker.types import Function, Reuse
+from stoker.types import Function, Limits, Network, Reuse
 
 SHARED_PLACES = 64
 """How many calls one shared sandbox takes at a time before another is started beside it."""
@@ -82,6 +82,13 @@ class Recipes:
             return Recipe(backend, spec, load)
 
         return Order(need, recipe)
+
+    def expect(self, launch: str, limits: Limits, network: Network, backend: str | None) -> None:
+        """Have the backend be ready for calls of functions such as this; none that could not be made here."""
+        there = self._backends.get(backend or self._default)
+        if there is not None and launch in self._launches and there.lacks(network) is None:
+            spec = SandboxSpec(id="expected", launch=self._launches[launch], limits=limits, network=network)
+            there.expect(spec)
 
     def _backend(self, name: str) -> Backend:
         if name not in self._backends:

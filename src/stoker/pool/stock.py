@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stoker.pool.events import DestroySandbox, Snapshot, StartSandbox
+from stoker.pool.events import BoundSpares, DestroySandbox, Snapshot, StartSandbox
 from stoker.pool.groups import Entry, Group, Phase
 from stoker.pool.keeping import Policy, victims
 
@@ -12,9 +12,9 @@ SLOW_START_S = 0.1
 
 
 class Stock:
-    """What there is. HOLDS: committed memory, dying sandboxes included, never exceeds the budget."""
+    """What there is. HOLDS: committed memory, with dying sandboxes and spares, never exceeds the budget."""
 
-    def __init__(self, budget_mb: int, starts_at_once: int) -> None:
+    def __init__(self, budget_mb: int, starts_at_once: int, spare_mb: int) -> None:
         self.budget_mb = budget_mb
         self.entries: dict[int, Entry] = {}
         self.committed_mb = 0
@@ -24,6 +24,8 @@ class Stock:
         self._starting: dict[int, Entry] = {}
         self._starts_at_once = starts_at_once
         self._last = 0
+        self._spares = self._spare_mb = 0
+        self._most_spare_mb = self._spare_bound_mb = spare_mb
 
     def __repr__(self) -> str:
         return f"<Stock of {len(self.entries)}, {self.committed_mb} of {self.budget_mb} MB>"
@@ -83,11 +85,24 @@ class Stock:
         return sum(now - entry.ready_at < SLOW_START_S for entry in self._starting.values()) < left
 
     def has_room(self, memory_mb: int) -> bool:
-        return self.committed_mb + memory_mb <= self.budget_mb
+        return self.committed_mb + self._spare_mb + memory_mb <= self.budget_mb
 
     def missing_mb(self, group: Group) -> int:
-        """What a start for the group lacks when everything that dies is gone."""
+        """What a start for the group lacks when everything that dies is gone, and every spare."""
         return self.committed_mb - self._dying_mb + group.need.memory_mb - self.budget_mb
+
+    def spares_changed(self, number: int, memory_mb: int) -> None:
+        """HOLDS: no more memory than they were bound to last, or had then."""
+        self._spares, self._spare_mb = number, memory_mb
+
+    def bound_spares(self, wanted_mb: int) -> list[BoundSpares]:
+        """What spares may have when somebody waits for so much; nothing where that is as before."""
+        left_mb = self.budget_mb - self.committed_mb - wanted_mb
+        bound_mb = max(0, min(self._most_spare_mb, left_mb))
+        if bound_mb == self._spare_bound_mb:
+            return []
+        self._spare_bound_mb = bound_mb
+        return [BoundSpares(bound_mb)]
 
     def make_room(self, group: Group, policy: Policy) -> list[DestroySandbox]:
         """Ends idle sandboxes, by the policy's rank, if that makes the room for one of the group."""
@@ -104,4 +119,11 @@ class Stock:
         for entry in self.entries.values():
             is_busy = entry.phase is READY and entry.leases
             count["busy" if is_busy else "idle" if entry.phase is READY else entry.phase.value] += 1
-        return Snapshot(**count, waiting=waiting, committed_mb=self.committed_mb, budget_mb=self.budget_mb)
+        committed_mb = self.committed_mb + self._spare_mb
+        return Snapshot(
+            **count,
+            waiting=waiting,
+            spares=self._spares,
+            committed_mb=committed_mb,
+            budget_mb=self.budget_mb,
+        )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -128,6 +129,9 @@ class Backend(ABC):
 
     name: ClassVar[str]
     abilities: Abilities
+    on_spares: Callable[[int, int], None] = staticmethod(lambda number, memory_mb: None)
+    """Told whenever that changes: how many spares there may be at this moment, sandboxes that are nobody's
+    yet, and the megabytes that they may hold."""
 
     @abstractmethod
     def problems(self) -> list[Problem]:
@@ -157,6 +161,13 @@ class Backend(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Destroy every sandbox and everything else of ours. Idempotent."""
+
+    def bound_spares(self, memory_mb: int) -> None:
+        """Let spares hold no more than that, from now on; what is above it goes."""
+
+    def expect(self, spec: SandboxSpec) -> None:
+        """Be ready for who asks for a sandbox such as this one; nobody has yet. Before it is open: no more
+        than a note."""
 
     @abstractmethod
     async def create(self, spec: SandboxSpec) -> Sandbox:

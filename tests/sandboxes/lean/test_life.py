@@ -236,7 +236,7 @@ async def test_an_order_for_a_helper_that_died_is_none_for_the_next(lean: Backen
     await (await lean.create(spec())).destroy()
     while next(lean._numbers) < NUMBERS_OF_A_LIFE:
         await asyncio.sleep(0)
-    lean._link.send(pack(MAKE, old, lean._body(spec("stale"))))
+    lean._link.send(pack(MAKE, old, lean._make(spec("stale"))[1]))
     await (await lean.create(spec())).destroy()
     assert cgroups_of(node_id) == []
 

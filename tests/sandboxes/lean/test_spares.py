@@ -121,12 +121,49 @@ async def test_a_build_is_never_given_a_spare(make: Make, lean: Backend, folder:
     assert not was_spare(await make(workspace=folder))
 
 
-async def test_spares_are_as_many_as_wanted_and_no_more(make: Make, lean: Backend) -> None:
+async def test_calls_one_at_a_time_find_the_spares_that_the_settings_ask_for(
+    make: Make, lean: Backend
+) -> None:
     taken = 0
     for _ in range(4):
         taken += was_spare(await make())
-        assert len(await wait_for_spares(lean)) == 2
+        await wait_for_spares(lean)
     assert taken == 3
+
+
+async def test_what_is_expected_has_spares_before_anybody_asks(make: Make, lean: Backend) -> None:
+    for launch in (FORKED, EXECUTED):
+        lean.expect(SandboxSpec(id="expected", launch=launch, limits=Limits()))
+    await wait_for_spares(lean, 4)
+    assert was_spare(await make(FORKED))
+    assert was_spare(await make(EXECUTED))
+
+
+async def test_a_burst_leaves_spares_for_the_next_as_far_as_there_is_memory(
+    make: Make, lean: Backend
+) -> None:
+    told: list[tuple[int, int]] = []
+    lean.on_spares = lambda number, memory_mb: told.append((number, memory_mb))
+    await asyncio.gather(*(make() for _ in range(12)))
+    await wait_for_spares(lean, 8)
+    assert max(number for number, _ in told) >= 8
+    sandboxes = await asyncio.gather(*(make() for _ in range(12)))
+    assert sum(map(was_spare, sandboxes)) >= 8
+    lean.bound_spares(0)
+    while waiting(lean):
+        await asyncio.to_thread(threading.Event().wait, 0.005)
+    while told[-1] != (0, 0):
+        await asyncio.sleep(0)
+    assert not was_spare(await make())
+
+
+async def test_a_new_helper_has_spares_again(make: Make, lean: Backend) -> None:
+    await make()
+    await wait_for_spares(lean)
+    os.kill(helper_pid(lean), signal.SIGKILL)
+    assert not was_spare(await make())
+    await wait_for_spares(lean)
+    assert was_spare(await make())
 
 
 async def test_a_spare_that_ended_is_never_given_away(make: Make, lean: Backend) -> None:

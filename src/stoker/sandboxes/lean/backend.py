@@ -16,16 +16,16 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stoker.errors import BackendLost, BackendUnavailable, NodeError, SandboxFailed, SandboxLost, Unsupported
 from stoker.linux.cgroups import Groups, find_trees
 from stoker.linux.rootless import is_root
-from stoker.linux.seccomp import compile_policy
 from stoker.sandboxes import contract
-from stoker.sandboxes.contract import CODE_PATH, WORKSPACE_PATH, Abilities, Launch, Problem, SandboxSpec
+from stoker.sandboxes.contract import Abilities, Launch, Problem, SandboxSpec
 from stoker.sandboxes.lean.link import Link
 from stoker.sandboxes.lean.packets import (
     DESTROY,
@@ -42,32 +42,27 @@ from stoker.sandboxes.lean.packets import (
     MADE_BODY,
     MAKE,
     READY,
+    SPARE,
+    SPARES,
+    SPARES_BODY,
+    WANT,
+    WANT_BODY,
     Make,
     pack,
 )
-from stoker.sandboxes.lean.policy import POLICY
 from stoker.sandboxes.lean.problems import find_egress_problem, find_problems, kernel, missing_group
 from stoker.sandboxes.lean.sandbox import Sandbox, Traces, ending_of
 from stoker.sandboxes.lean.settings import Settings
+from stoker.sandboxes.lean.spares import Kind, Spares
+from stoker.sandboxes.lean.starting import START, words
 from stoker.sandboxes.lean.weaknesses import find_weaknesses
 from stoker.types import MEBIBYTE, Ending, Limits, Network
 
 NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]{0,63}")
+REVIEW_S = 1.0  # between two looks at how many spares there should be where nobody asks for any
 TRIES = 2  # of one sandbox: should it be what the helper dies of, it must not go on for ever
 
 log = logging.getLogger(__name__)
-
-# What the helper starts from: our modules, but not this package's `__init__`, which would bring the node in.
-START = """\
-import sys, types
-room = types.ModuleType("stoker.sandboxes.lean")
-room.__path__ = [sys.argv[2] + "/stoker/sandboxes/lean"]
-sys.path.append(sys.argv[2])
-sys.modules[room.__name__] = room
-from stoker.sandboxes.lean.privileged.main import main
-main()
-"""
-RESOLVE = START.replace("privileged", "resolver")
 
 
 class Order:
@@ -76,6 +71,8 @@ class Order:
     def __init__(self, spec: SandboxSpec, body: bytes) -> None:
         self.spec = spec
         self.body = body
+        self.kind: Kind | None = None
+        """Of the spares that it could be one of."""
         self.number = 0
         self.tries = 0
         self.is_unwanted = False
@@ -110,6 +107,10 @@ class Backend(contract.Backend):
         self._orders: dict[int, Order] = {}
         self._sandboxes: dict[int, Sandbox] = {}
         self._ids: set[str] = set()
+        makers = len(os.sched_getaffinity(0))
+        self._spares = Spares(launches, settings.spares, makers, self._want)
+        self._spares.on_change = self._spares_changed
+        self._review: asyncio.TimerHandle | None = None
         self._egress_problem: Problem | None = None
         self.abilities = self._find_abilities()
 
@@ -160,55 +161,22 @@ class Backend(contract.Backend):
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(self._words(theirs.fileno(), source))
+        # marshal, because both ends are this interpreter and it costs no import.
+        self._process.stdin.write(marshal.dumps(self._words(theirs.fileno(), source)))
         self._process.stdin.close()
         theirs.close()
 
-    def _words(self, link: int, source: str) -> bytes:
-        """The helper's settings; marshal, because both ends are this interpreter and it costs no import."""
-        starts = [
-            (
-                launch.name,
-                launch.argv,
-                tuple(launch.environment.items()),
-                tuple((os.path.realpath(show.source), show.target) for show in launch.shows),
-                launch.fork,
-                self._is_root,
-            )
-            for launch in self._launches
-        ]
-        filters = compile_policy(POLICY)
-        return marshal.dumps(
-            {
-                "link": link,
-                "node": os.getpid(),
-                "node_id": self._settings.node_id,
-                "is_root": self._is_root,
-                "uid_base": self._settings.first_uid,
-                "bounds_processes": self.abilities.limits_pids,
-                "egress": (
-                    self._settings.egress_private,
-                    self._settings.name_servers(),
-                    self._settings.resolver_uid,
-                    self._resolver(source),
-                    filters,
-                ),
-                "trees": [
-                    (str(tree.root), tuple(tree.controllers), tree.version) for tree in self._groups.trees
-                ],
-                "code_path": CODE_PATH,
-                "workspace_path": WORKSPACE_PATH,
-                "filters": filters,
-                "spares": self._settings.spares,
-                "eager": self._settings.eager,
-                "starts": starts,
-            }
-        )
-
-    def _resolver(self, source: str) -> tuple[str, ...]:
-        """How it is started."""
-        name = f"stoker-resolver-{self._settings.node_id}"
-        return (sys.executable, "-I", "-c", RESOLVE, name, source)
+    def _words(self, link: int, source: str) -> dict[str, Any]:
+        """What the helper is told of the node."""
+        trees = [(str(tree.root), tuple(tree.controllers), tree.version) for tree in self._groups.trees]
+        return {
+            "link": link,
+            "node": os.getpid(),
+            "is_root": self._is_root,
+            "bounds_processes": self.abilities.limits_pids,
+            "trees": trees,
+            **words(self._settings, self._launches, self._is_root, source),
+        }
 
     async def open(self) -> None:
         if self._end is None:
@@ -218,6 +186,7 @@ class Backend(contract.Backend):
         self._ready, self._broken = loop.create_future(), loop.create_future()
         self._link = Link(self._end, self)
         await self._ready
+        self._review_spares()
 
     async def wait_broken(self) -> str:
         assert self._broken is not None
@@ -225,6 +194,8 @@ class Backend(contract.Backend):
 
     async def close(self) -> None:
         process, self._process = self._process, None
+        if self._review is not None:
+            self._review.cancel()
         if self._link is not None:
             self._link.close()
         elif self._end is not None:
@@ -239,8 +210,11 @@ class Backend(contract.Backend):
     async def create(self, spec: SandboxSpec) -> Sandbox:
         if self._link is None or not self._link.is_open:
             raise BackendLost(f"no sandbox can be made any more: {self._farewell}; restart the node")
-        order = Order(spec, self._body(spec))
+        make, body = self._make(spec)
+        order = Order(spec, body)
         self._send(order)
+        # After it was sent: what is asked for is made first.
+        order.kind = self._spares.asked(make, time.monotonic())
         self._ids.add(spec.id)
         try:
             return await asyncio.shield(order.sandbox)
@@ -256,7 +230,8 @@ class Backend(contract.Backend):
             self._link.send(pack(MAKE, order.number, order.body), descriptors)
         self._orders[order.number] = order
 
-    def _body(self, spec: SandboxSpec) -> bytes:
+    def _make(self, spec: SandboxSpec) -> tuple[Make, bytes]:
+        """The order, and how it is written."""
         launch = self._index.get(spec.launch.name)
         if launch is None:
             known = ", ".join(self._index) or "none"
@@ -274,8 +249,9 @@ class Backend(contract.Backend):
         if lack is not None:
             raise Unsupported(f"no sandbox with the network {spec.network.value!r} here: {lack}")
         try:
-            order = _bounded(launch, flags, spec.id, spec.limits)
-            return order._replace(egress=tuple(text.encode() for text in spec.egress)).pack()
+            make = _bounded(launch, flags, spec.id, spec.limits)
+            make = make._replace(egress=tuple(text.encode() for text in spec.egress))
+            return make, make.pack()
         except struct.error:
             raise SandboxFailed(f"bounds that no sandbox can have: {spec.limits}") from None
 
@@ -295,6 +271,26 @@ class Backend(contract.Backend):
         if self._link is not None:
             self._link.send(pack(DESTROY, number))
 
+    # Spares
+
+    def bound_spares(self, memory_mb: int) -> None:
+        self._spares.bound(memory_mb, time.monotonic())
+
+    def expect(self, spec: SandboxSpec) -> None:
+        self._spares.expect(self._make(spec)[0], time.monotonic())
+
+    def _want(self, kind: int, number: int, pattern: Make) -> None:
+        if self._link is not None:
+            self._link.send(pack(WANT, kind, WANT_BODY.pack(number) + pattern.pack()))
+
+    def _spares_changed(self, number: int, memory_mb: int) -> None:
+        self.on_spares(number, memory_mb)
+
+    def _review_spares(self) -> None:
+        """Also where nobody asks any more there come to be fewer."""
+        self._spares.review(time.monotonic())
+        self._review = asyncio.get_running_loop().call_later(REVIEW_S, self._review_spares)
+
     # What the helper says
 
     def heard(self, kind: int, number: int, body: bytes, descriptors: list[int]) -> None:
@@ -310,6 +306,9 @@ class Backend(contract.Backend):
             order = self._orders.pop(number)
             self._ids.discard(order.spec.id)
             order.fail(SandboxFailed(body.decode(errors="replace")))
+        elif kind == SPARES:
+            held, took_us = SPARES_BODY.unpack(body)
+            self._spares.heard(number, held, took_us / 1e6)
         elif kind == LOST:
             self._lost_helper(number, body.decode(errors="replace"))
         else:
@@ -320,6 +319,8 @@ class Backend(contract.Backend):
         assert self._link is not None
         order = self._orders.pop(number)
         (pid,), group = MADE_BODY.unpack_from(body), body[MADE_BODY.size :].decode()
+        if order.kind is not None and body.startswith(SPARE, MADE_BODY.size):
+            self._spares.given(order.kind)
         traces = Traces(pid, self._groups.group(group), self._link.read)
         sandbox = Sandbox(order.spec.id, descriptors, traces, lambda: self._destroy(number))
         self._sandboxes[number] = sandbox
@@ -343,6 +344,7 @@ class Backend(contract.Backend):
             len(self._sandboxes),
         )
         self._numbers = itertools.count(first)
+        self._spares.lost()
         self._end_sandboxes()
         orders, self._orders = self._orders, {}
         self._ids = {order.spec.id for order in orders.values()}

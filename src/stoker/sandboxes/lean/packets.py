@@ -1,11 +1,12 @@
 """What the node, the helper and the zygotes say to each other: packets of fixed shape, one for a message.
 
 Each travels whole over a SOCK_SEQPACKET socketpair, with the descriptors it speaks of. The first byte
-is its kind, the next eight the number of the sandbox it is about. The helper believes the node
+is its kind, the next eight the number of the sandbox it is about (WANT and SPARES: of the kind of spares,
+in the node's counting). The helper believes the node
 nothing but what these shapes can say; it checks each field (`privileged.orders`).
 
-    node   -> helper   MAKE, DESTROY
-    helper -> node     READY, MADE, KILLED, FAILED, ENDED; its guardian: LOST
+    node   -> helper   MAKE, DESTROY, WANT
+    helper -> node     READY, MADE, KILLED, FAILED, ENDED, SPARES; its guardian: LOST
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
@@ -22,8 +23,8 @@ import socket
 import struct
 from typing import Any, NamedTuple
 
-MAKE, DESTROY = 1, 2
-READY, MADE, FAILED, ENDED, LOST, KILLED = 17, 18, 19, 20, 21, 22
+MAKE, DESTROY, WANT = 1, 2, 3
+READY, MADE, FAILED, ENDED, LOST, KILLED, SPARES = 17, 18, 19, 20, 21, 22, 23
 SETUP, FORK = 33, 34
 UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
 GO, MOUNTED, RUNNING, STATUS, TROUBLE = b"G", b"M", b"R", b"S", b"T"
@@ -34,16 +35,21 @@ HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
 FORK_BODY = struct.Struct("=QIQIBB")
+WANT_BODY = struct.Struct("=H")  # how many spares of a kind; then what they are like, as in MAKE
 TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after MAKE_BODY, for EGRESS
 ENDED_BODY = struct.Struct("=iIIqqBqq")
 MADE_BODY = struct.Struct("=i")  # its first process; then, to the end, the name of its cgroup
 KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
+SPARES_BODY = struct.Struct("=HI")  # so many there are; making the last one took so many microseconds, or 0
 FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
 MAX_DESCRIPTORS = 16
 MAX_TEXT = 2000
 NOT_COUNTED = -1
+SPARE = b"Spare-"  # how the names of their cgroups begin; no sandbox of the node's may have a capital in its
+KINDS = 16  # of spares at a time, numbered from 0
+MOST_SPARES = 1024  # of a kind
 
 # Each life of the helper has a range of numbers of its own, and LOST tells the node where the next begins.
 # So an order that was for a helper that died is none for the one that finds it in the socket.

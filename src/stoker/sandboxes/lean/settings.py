@@ -26,6 +26,8 @@ class HasNodeId(Protocol):
     def dns_servers(self) -> str: ...
     @property
     def cgroup_parent(self) -> str: ...
+    @property
+    def spares(self) -> int: ...
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dns_servers: str = ""
     """Where their names are asked for; empty: where the host asks."""
     spares: int = 2
-    """How many sandboxes of each launch in use wait, walled in and started, for whoever comes next."""
+    """How many sandboxes of each launch in use wait, walled in and started, for whoever comes next, at least;
+    more as calls come (`demand`). 0: there are none."""
     eager: int = 1
     """How many launches, the first ones given, have their zygote started with the node."""
 
@@ -55,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             cgroup_parent=settings.cgroup_parent,
             egress_private=settings.egress_private,
             dns_servers=settings.dns_servers,
+            spares=settings.spares,
         )
 
     @property

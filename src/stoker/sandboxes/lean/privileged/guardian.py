@@ -26,6 +26,7 @@ from stoker.sandboxes.lean.packets import FAILED, LOST, MAX_TEXT, NUMBERS_OF_A_L
 
 DEATHS, WITHIN_S = 5, 10.0  # so many in so short a time, and the fault is not going to pass
 PATIENCE_S = 5.0  # for what has been killed to be gone; one that waits for a dead disk may take for ever
+PREDECESSOR_S = 10.0  # a helper whose node has gone needs this long at most for its cleaning
 
 Live = Callable[[int], None]
 """One life of the helper; the numbers that the node speaks of in it begin with the one given."""
@@ -90,3 +91,24 @@ def _say(link: socket.socket, kind: int, number: int, text: str) -> None:
         send(link, pack(kind, number, text.encode()[:MAX_TEXT]))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the node has gone: the next helper finds that out, cleans, and has done its work
+
+
+def succeed(node_id: str) -> socket.socket:
+    """Be the one helper of this node on this machine: wait for an earlier one to finish its cleaning."""
+    name = f"\0stoker-{node_id}"
+    mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    while True:
+        try:
+            mine.bind(name)
+            mine.listen()
+            return mine
+        except OSError:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                other.settimeout(PREDECESSOR_S)
+                try:
+                    other.connect(name)
+                    other.recv(1)  # never a byte: it ends when the other does
+                except TimeoutError:
+                    raise
+                except OSError:
+                    pass

@@ -41,11 +41,15 @@ class Loop:
     def stop(self) -> None:
         self._is_over = True
 
-    def run(self, when_quiet: Callable[[], bool]) -> None:
-        """Until `stop`. `when_quiet` does one thing and says whether there may be another to do."""
+    def run(self, when_quiet: Callable[[], bool], is_pressed: Callable[[], bool]) -> None:
+        """Until `stop`. `when_quiet` does one thing and says whether there may be another to do.
+
+        While it `is_pressed` to do it, no event at all is quiet enough.
+        """
         has_more = True
         while not self._is_over:
-            events = self._epoll.poll(QUIET_S if has_more else self._every_s)
+            quiet_s = 0.0 if has_more and is_pressed() else QUIET_S
+            events = self._epoll.poll(quiet_s if has_more else self._every_s)
             if self._every_s is not None and time.monotonic() >= self._next:
                 self._tick()
                 self._next = time.monotonic() + (self._every_s or 0.0)

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,12 @@ from stoker.sandboxes.lean.packets import (
     NOT_COUNTED,
     READY,
     RUNNING,
+    SPARES,
+    SPARES_BODY,
     STATUS,
     TROUBLE,
     WAIT_STATUS,
+    WANT,
     Ended,
     Make,
     pack,
@@ -51,16 +55,15 @@ from stoker.sandboxes.lean.packets import (
     send,
     unpack,
 )
-from stoker.sandboxes.lean.privileged.guardian import guard
+from stoker.sandboxes.lean.privileged.guardian import guard, succeed
 from stoker.sandboxes.lean.privileged.loop import Loop
-from stoker.sandboxes.lean.privileged.orders import take_make
+from stoker.sandboxes.lean.privileged.orders import take_make, take_want
 from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox, Slots
 from stoker.sandboxes.lean.privileged.spares import FIRST_NUMBER, Spares
 from stoker.sandboxes.lean.privileged.watch import Watch
 from stoker.sandboxes.lean.privileged.zygotes import Nursery, Start, close_all
 
 SLOTS = 65_535  # of the 65,536 user ids of a node; the last is the resolver's
-PREDECESSOR_S = 10.0  # a helper whose node has gone needs this long at most for its cleaning
 
 
 class Helper:
@@ -74,6 +77,8 @@ class Helper:
         self._spares = spares
         self._nurseries: list[Nursery] = []
         self._sandboxes: dict[int, Sandbox] = {}
+        self._unmade: set[Sandbox] = set()
+        """Those that were asked for and are not made yet."""
         self._is_closing = False
         self._watch: Watch | None = None
 
@@ -122,6 +127,8 @@ class Helper:
         if kind == MAKE and is_for_us and number not in self._sandboxes:
             self._make(number, body, descriptors)
             return
+        if kind == WANT:
+            self._want(number, body, descriptors)
         close_all(descriptors)
         if kind == DESTROY and is_for_us and number in self._sandboxes:
             self._sandboxes[number].is_destroyed = True
@@ -142,7 +149,18 @@ class Helper:
         else:
             self._give_away(spare, number, order, descriptors)
 
+    def _want(self, kind: int, body: bytes, descriptors: list[int]) -> None:
+        try:
+            number, pattern = take_want(kind, body, descriptors, len(self._nurseries))
+        except ValueError:
+            return  # nobody waits for an answer
+        for odd in self._spares.want(kind, number, pattern):
+            odd.is_destroyed = True
+            odd.end()
+
     def _start(self, sandbox: Sandbox) -> None:
+        if sandbox.number < FIRST_NUMBER:
+            self._unmade.add(sandbox)
         self._sandboxes[sandbox.number] = sandbox
         try:
             fork, given = sandbox.make()
@@ -154,19 +172,22 @@ class Helper:
 
     def _give_away(self, spare: Sandbox, number: int, order: Make, descriptors: list[int]) -> None:
         self._sandboxes[number] = self._sandboxes.pop(spare.number)
+        self._unmade.add(spare)
         try:
             spare.become(number, order, descriptors)
         except OSError as error:
             spare.trouble = str(error)
             spare.end()
             return
-        self._announce(spare)
+        if spare.is_running:
+            self._announce(spare)
 
     def _announce(self, sandbox: Sandbox) -> None:
         ends = sandbox.give_ends()
         self._tell(pack(MADE, sandbox.number, MADE_BODY.pack(sandbox.pid) + sandbox.group_name), ends)
         close_all(ends)
         sandbox.is_told = True
+        self._unmade.discard(sandbox)
         if self._watch is not None:
             self._watch.add(sandbox)
 
@@ -174,17 +195,22 @@ class Helper:
         self._tell(pack(KILLED, sandbox.number, KILLED_BODY.pack(sandbox.oom_kills)))
 
     def make_spare(self) -> bool:
-        """Make one spare, or end one that fits nothing any more; whether there may be more to do."""
-        if self._is_closing:
-            return False
-        for odd in self._spares.surplus():
-            odd.is_destroyed = True
-            odd.end()
-        wanted = self._spares.next()
+        """Begin to make one spare; whether there may be more to do."""
+        wanted = None if self._is_closing or self._unmade else self._spares.next()
         if wanted is not None:
-            number, order = wanted
-            self._start(Sandbox(number, order, [], self._means))
+            kind, number, order = wanted
+            spare = Sandbox(number, order, [], self._means)
+            self._spares.begun(kind, spare)
+            self._start(spare)
         return wanted is not None
+
+    def is_short_of_spares(self) -> bool:
+        """Whether to make one at once: few are left, and nobody waits for what was asked for."""
+        return not self._unmade and self._spares.is_short()
+
+    def _tell_of_spares(self, kind: int, took_s: float = 0.0) -> None:
+        took_us = min(int(1e6 * took_s), 2**32 - 1)
+        self._tell(pack(SPARES, kind, SPARES_BODY.pack(self._spares.held(kind), took_us)))
 
     def _tell(self, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
         if self._is_closing:
@@ -238,7 +264,7 @@ class Helper:
             return False
         kind, rest = said[:1], said[1:]
         if kind == RUNNING and sandbox.number >= FIRST_NUMBER:
-            self._spares.made(sandbox)
+            self._tell_of_spares(self._spares.made(sandbox), time.monotonic() - sandbox.begun_at)
             sandbox.is_running = True
         elif kind == RUNNING:
             self._announce(sandbox)
@@ -285,8 +311,9 @@ class Helper:
             self._stop_hearing(sandbox)
         sandbox.clear()
         del self._sandboxes[sandbox.number]
+        self._unmade.discard(sandbox)
         if sandbox.number >= FIRST_NUMBER:
-            self._spares.ended(sandbox)
+            self._tell_of_spares(self._spares.ended(sandbox))
         elif sandbox.is_told:
             ended = Ended(
                 sandbox.status,
@@ -302,27 +329,6 @@ class Helper:
             text = sandbox.trouble or f"its first process ended with wait status {sandbox.status}"
             self._tell(pack(FAILED, sandbox.number, text.encode()[:MAX_TEXT]))
         self._stop_if_over()
-
-
-def succeed(node_id: str) -> socket.socket:
-    """Be the one helper of this node on this machine: wait for an earlier one to finish its cleaning."""
-    name = f"\0stoker-{node_id}"
-    mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    while True:
-        try:
-            mine.bind(name)
-            mine.listen()
-            return mine
-        except OSError:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-                other.settimeout(PREDECESSOR_S)
-                try:
-                    other.connect(name)
-                    other.recv(1)  # never a byte: it ends when the other does
-                except TimeoutError:
-                    raise
-                except OSError:
-                    pass
 
 
 def main() -> None:
@@ -391,11 +397,11 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
         config["workspace_path"],
     )
     starts = [Start(*(*start, block.gateway if block else "")) for start in config["starts"]]
-    helper = Helper(link, first, means, loop, Spares(len(starts), config["spares"]))
+    helper = Helper(link, first, means, loop, Spares(len(os.sched_getaffinity(0))))
     try:
         helper.open(starts, tuple(config["filters"]), config["eager"])
         loop.watch(guardian, helper.close)
-        loop.run(helper.make_spare)
+        loop.run(helper.make_spare, helper.is_short_of_spares)
     finally:
         groups.sweep()  # a fault of ours must not outlive us either
         way.close()

@@ -13,8 +13,11 @@ from stoker.sandboxes.lean.packets import (
     HAS_CODE,
     HAS_WORKSPACE,
     HOST_NETWORK,
+    KINDS,
     MAKE_BODY,
+    MOST_SPARES,
     TARGET_BODY,
+    WANT_BODY,
     Make,
 )
 
@@ -47,6 +50,17 @@ def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
     if not all(stat.S_ISDIR(os.fstat(descriptor).st_mode) for descriptor in descriptors):
         raise ValueError("a descriptor that is not a folder's")
     return order._replace(egress=take_targets(targets, order.flags))
+
+
+def take_want(kind: int, body: bytes, descriptors: list[int], launches: int) -> tuple[int, Make]:
+    """How many spares of a kind, and what they are like. Raises `ValueError` with what is wrong."""
+    if len(body) < WANT_BODY.size or kind >= KINDS:
+        raise ValueError(f"a WANT packet of {len(body)} bytes for kind {kind}")
+    (number,) = WANT_BODY.unpack_from(body)
+    pattern = take_make(body[WANT_BODY.size :], descriptors, launches)
+    if number > MOST_SPARES or pattern.flags & ~EGRESS or pattern.egress:
+        raise ValueError(f"{number} spares with flags {pattern.flags:#x}")
+    return number, pattern
 
 
 def take_targets(texts: tuple[bytes, ...], flags: int) -> tuple[Target, ...]:

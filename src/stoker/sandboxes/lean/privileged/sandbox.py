@@ -3,7 +3,7 @@
 Made in two halves. `make` gives it a user id, a cgroup, a network and its descriptors, and says what
 to order from the zygote; `assign`, once its first process is there, moves in what belongs to one
 function, and `release` lets its program start. One that is released with nothing assigned is a spare
-(see `spares`) until `become` makes it some function's.
+(see `spares`) until `become` makes it some function's; that may be as soon as it has a process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import heapq
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from stoker.linux.cgroups import Bounds, Counts, Group, Groups
@@ -96,6 +97,7 @@ class Sandbox:
         self.number = number
         self.pid = 0
         self.pidfd = -1
+        self.begun_at = time.monotonic()
         self.is_mounted = False
         """Its root stands: what belongs to a function can be moved in."""
         self.is_running = False
@@ -241,8 +243,9 @@ class Sandbox:
         self._take_sources()
         if self._group is not None and self._bounds() != bounds:
             self._group.bound(self._bounds())
-        self.assign()
-        self.admit()
+        if self.is_mounted:
+            self.assign()
+            self.admit()
 
     def admit(self) -> None:
         """Its network becomes the function's. A spare's is nobody's yet, and its names are not answered."""

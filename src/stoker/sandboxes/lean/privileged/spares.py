@@ -1,97 +1,130 @@
 """Spares: sandboxes walled in and started before anybody asks for them, waiting for a function's code.
 
-How many: as many for each launch as the settings say, once it has been asked for in this life of the
-node, with the bounds that were asked for last. They are made while the helper has nothing else to do,
-so that under steady load, where a spare would only move its cost, none is made.
+How many of each kind there are to be is the node's to say (`lean.demand`). They are made when the helper
+has had nothing else to do for a moment, or at once where fewer than half of them are left; never before
+what has been asked for, and never more at a time than there are processors. One that is still being made
+is given away too: what is left of its making is less than all of it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import product
+from itertools import chain
 
-from stoker.sandboxes.lean.packets import EGRESS, HAS_CODE, Make
+from stoker.sandboxes.lean.packets import EGRESS, HAS_CODE, SPARE, Make
 from stoker.sandboxes.lean.privileged.sandbox import Sandbox
 
-NAME = b"Spare-%d"  # no sandbox of the node's can have that name: it has a capital
 FIRST_NUMBER = 1 << 63
 
 
 class Shelf:
-    """The spares of one launch, with or without a way out."""
+    """The spares of one kind."""
 
-    def __init__(self) -> None:
-        self.pattern: Make | None = None
-        self.ready: deque[Sandbox] = deque()
-        self.under_way = 0
+    def __init__(self, pattern: Make) -> None:
+        self.pattern = pattern
+        self.wanted = 0
+        self.ready: list[Sandbox] = []
+        self.under_way: list[Sandbox] = []
+        self.held = 0
+        """Those that are being ended included."""
+        self.is_left_alone = False
+        """One has ended by itself: none are made until somebody asks for one."""
+
+    @property
+    def left(self) -> int:
+        return len(self.ready) + len(self.under_way)
+
+    @property
+    def missing(self) -> int:
+        return 0 if self.is_left_alone else self.wanted - self.left
 
 
 class Spares:
     """Which spares there are, and which there should be. Makes none itself."""
 
-    def __init__(self, launches: int, wanted: int) -> None:
-        self._shelves = {key: Shelf() for key in product(range(launches), (0, EGRESS))}
-        self._wanted = wanted
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._shelves: dict[int, Shelf] = {}
+        self._kinds: dict[Sandbox, int] = {}
         self._number = FIRST_NUMBER
 
     def __repr__(self) -> str:
-        return f"<Spares {[len(shelf.ready) for shelf in self._shelves.values()]}>"
+        return f"<Spares {[(shelf.left, shelf.wanted) for shelf in self._shelves.values()]}>"
 
-    def take(self, order: Make) -> Sandbox | None:
-        """A spare that can become what is ordered, if there is one; and remember what is asked for."""
-        if order.flags & ~(HAS_CODE | EGRESS):
-            return None
-        shelf = self._shelf(order)
-        shelf.pattern = order._replace(flags=order.flags & EGRESS, name=b"", egress=())
-        for spare in shelf.ready:
-            if _fits(spare.order, order):
-                shelf.ready.remove(spare)
-                return spare
-        return None
-
-    def _shelf(self, order: Make) -> Shelf:
-        """A network is made and joined before the walls stand: those with one are spares of their own."""
-        return self._shelves[order.launch, order.flags & EGRESS]
-
-    def next(self) -> tuple[int, Make] | None:
-        """The number and order of the next spare to be made; None when there are enough."""
-        for shelf in self._shelves.values():
-            if shelf.pattern is not None and len(shelf.ready) + shelf.under_way < self._wanted:
-                shelf.under_way += 1
-                self._number += 1
-                return self._number, shelf.pattern._replace(name=NAME % (self._number - FIRST_NUMBER))
-        return None
-
-    def surplus(self) -> list[Sandbox]:
-        """Spares that fit nothing asked for any more; no longer ours."""
-        odd = []
-        for shelf in self._shelves.values():
-            for spare in list(shelf.ready):
-                if shelf.pattern is not None and not _fits(spare.order, shelf.pattern):
-                    shelf.ready.remove(spare)
-                    odd.append(spare)
+    def want(self, kind: int, number: int, pattern: Make) -> list[Sandbox]:
+        """From now on so many of that kind; to be ended: those that are too many, or do not fit it."""
+        shelf = self._shelves.setdefault(kind, Shelf(pattern))
+        kept = number if _is_alike(shelf.pattern, pattern) else 0
+        shelf.pattern, shelf.wanted, shelf.is_left_alone = pattern, number, False
+        odd = [*shelf.ready, *shelf.under_way][kept:]
+        shelf.ready = [spare for spare in shelf.ready if spare not in odd]
+        shelf.under_way = [spare for spare in shelf.under_way if spare not in odd]
         return odd
 
-    def made(self, spare: Sandbox) -> None:
-        shelf = self._shelf(spare.order)
-        shelf.under_way -= 1
-        shelf.ready.append(spare)
+    def take(self, order: Make) -> Sandbox | None:
+        """One that can become what is ordered: the first that is ready, else the first that is begun."""
+        if order.flags & ~(HAS_CODE | EGRESS):
+            return None
+        for shelf in self._shelves.values():
+            if _is_alike(shelf.pattern, order):
+                shelf.is_left_alone = False
+                for spare in chain(shelf.ready, shelf.under_way):
+                    if spare.pid and not spare.trouble:
+                        self._drop(spare)
+                        return spare
+        return None
 
-    def ended(self, spare: Sandbox) -> None:
-        """One has ended. Unless we wanted that, its launch is left alone until it is asked for again."""
-        shelf = self._shelf(spare.order)
-        if not spare.is_destroyed:
-            shelf.pattern = None
-        if spare in shelf.ready:
-            shelf.ready.remove(spare)
-        elif not spare.is_running:
-            shelf.under_way -= 1
+    def next(self) -> tuple[int, int, Make] | None:
+        """Kind, number and order of a spare to be made; None when there are enough, or enough begun."""
+        if sum(len(shelf.under_way) for shelf in self._shelves.values()) >= self._at_once:
+            return None
+        for kind, shelf in self._shelves.items():
+            if shelf.missing > 0:
+                self._number += 1
+                name = SPARE + b"%d" % (self._number - FIRST_NUMBER)
+                return kind, self._number, shelf.pattern._replace(name=name)
+        return None
+
+    def is_short(self) -> bool:
+        """Whether of some kind less than half is left of what there should be."""
+        return any(2 * shelf.missing > shelf.wanted for shelf in self._shelves.values())
+
+    def begun(self, kind: int, spare: Sandbox) -> None:
+        self._kinds[spare] = kind
+        self._shelves[kind].under_way.append(spare)
+        self._shelves[kind].held += 1
+
+    def made(self, spare: Sandbox) -> int:
+        """It is ready, unless it is being ended; returns its kind."""
+        shelf = self._shelves[self._kinds[spare]]
+        if spare in shelf.under_way:
+            shelf.under_way.remove(spare)
+            shelf.ready.append(spare)
+        return self._kinds[spare]
+
+    def ended(self, spare: Sandbox) -> int:
+        """Nothing of it is left; returns its kind."""
+        kind = self._kinds[spare]
+        self._shelves[kind].is_left_alone |= not spare.is_destroyed
+        self._drop(spare)
+        return kind
+
+    def held(self, kind: int) -> int:
+        """How many there are, those included that are being made or ended."""
+        return self._shelves[kind].held
+
+    def _drop(self, spare: Sandbox) -> None:
+        shelf = self._shelves[self._kinds.pop(spare)]
+        shelf.held -= 1
+        for those in (shelf.ready, shelf.under_way):
+            if spare in those:
+                those.remove(spare)
 
 
-def _fits(spare: Make, order: Make) -> bool:
-    """Memory and processor can be set at any time; what is written into mounts and rlimits cannot."""
-    return (spare.pids, spare.scratch_bytes, spare.scratch_inodes) == (
-        order.pids,
-        order.scratch_bytes,
-        order.scratch_inodes,
-    )
+def _is_alike(one: Make, other: Make) -> bool:
+    """Memory and processor can be set at any time; what is written into mounts and rlimits cannot, and a
+    network is made and joined before the walls stand."""
+    return _kind(one) == _kind(other)
+
+
+def _kind(order: Make) -> tuple[int, ...]:
+    return order.launch, order.flags & EGRESS, order.pids, order.scratch_bytes, order.scratch_inodes
