@@ -78,3 +78,10 @@ def test_what_disturbed_a_run_is_told() -> None:
     noise = machine.Listening().stop()
     assert noise.load >= 0 and noise.steal_percent >= 0
     assert machine.describe().cpus == len(os.sched_getaffinity(0))
+
+
+def test_cpu_time_counts_what_has_ended_too() -> None:
+    before = machine.cpu_ns(os.getpid())
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert machine.cpu_ns(os.getpid()) - before > 190_000_000
