@@ -37,10 +37,11 @@ def measure(count: int, *settings: str) -> Numbers:
     if os.geteuid() != 0:
         raise Failed("only root may look into the memory of sandboxes")
     with running("lean", *settings) as node:
-        return _measure(node, count)
+        return numbers(node, count)
 
 
-def _measure(node: System, count: int) -> Numbers:
+def numbers(node: System, count: int) -> Numbers:
+    """The same of a node that has called nothing yet."""
     for number in range(count + 1):
         node.deploy(f"idle-{number}", {}, {"main.py": CODE.format(number)})
     _call(node, count)  # a zygote and spares are there before, and after

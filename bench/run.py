@@ -71,17 +71,23 @@ class Run:
         """The node under test, the same for all rounds."""
         return self.kept(self._measured)
 
-    def _measured(self) -> AbstractContextManager[system.System]:
-        return self.own_node()
-
     @contextmanager
-    def own_node(self, *arguments: str) -> Iterator[system.System]:
-        """A node of a row's own, with further arguments for `stoker start`; its walls are looked at, too."""
-        with system.running(self.sandbox, *arguments) as node:
+    def _measured(self) -> Iterator[system.System]:
+        with system.running(self.sandbox) as node:
             watch = promised.Watch(node, self.sandbox, self.seen)
             watch.look()
             yield node
             watch.look()
+
+    @contextmanager
+    def own_node(self, *arguments: str) -> Iterator[system.System]:
+        """A node of a row's own, with further arguments for `stoker start`; its walls are looked at, too.
+
+        Not before it is measured, as the looks leave sandboxes in the very pool that is measured.
+        """
+        with system.running(self.sandbox, *arguments) as node:
+            yield node
+            promised.Watch(node, self.sandbox, self.seen).look()
 
     def called(self, name: str, reuse: str) -> str:
         """The path by which a no-op function of the node is called, once it was deployed and has answered."""

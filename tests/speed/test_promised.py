@@ -13,10 +13,13 @@ from rich.console import Console
 @pytest.mark.timeout(120)
 def test_a_node_is_looked_at_from_every_kind_of_sandbox_before_and_after_it_is_measured() -> None:
     run = Run(system.default_sandbox(), Console(quiet=True))
-    with run.own_node() as node:
-        assert node.ask("GET", "/health")
-        before = run.seen.looks
+    assert run.node.ask("GET", "/health")
+    before = run.seen.looks
+    run.close()
     assert (before, run.seen.looks) == (CALLS * len(PLACES), 2 * CALLS * len(PLACES))
+    with run.own_node():
+        pass
+    assert run.seen.looks == 3 * CALLS * len(PLACES)
     assert run.seen.promised > 0
     assert f"walls: {run.seen.promised} of {run.seen.promised} as promised" in run.seen.told
 
