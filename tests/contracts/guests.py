@@ -173,6 +173,7 @@ class Guest:
 
     # What the session tells
 
+    def connected(self) -> None: ...
     def greeted(self, can_queue: bool) -> None:
         self.greeting.set_result(can_queue)
 

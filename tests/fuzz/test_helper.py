@@ -30,7 +30,9 @@ from stoker.sandboxes.lean.packets import (
     MADE,
     MAKE,
     MAKE_BODY,
+    MAX_OPENING,
     MOST_SPARES,
+    OPENING,
     READY,
     WANT,
     WANT_BODY,
@@ -158,8 +160,14 @@ names = st.one_of(
     st.binary(max_size=64),
 )
 near_orders = st.builds(
-    lambda number, *fields: pack(MAKE, number, MAKE_BODY.pack(*fields)),
+    lambda number, opening, *fields: pack(MAKE, number, MAKE_BODY.pack(*fields) + opening),
     st.integers(2, 2**40),
+    st.one_of(
+        st.builds(
+            lambda length, said: OPENING.pack(length) + said, edges.filter((2**16).__gt__), st.binary()
+        ),
+        st.builds(lambda said: OPENING.pack(len(said)) + said, st.binary(max_size=40)),
+    ),
     st.sampled_from([0, 1, len(LAUNCHES) - 1, len(LAUNCHES), 65535]),
     st.sampled_from([0, 0, HAS_CODE, HAS_WORKSPACE, HAS_CODE | HAS_WORKSPACE, 4, 5, 12, 16, 65535]),
     wide,
@@ -181,13 +189,15 @@ near_wants = st.builds(
 
 def is_for_making(packet: bytes, kinds: list[str]) -> bool:
     """Whether the packet with these descriptors is a good order, as a second reader sees it."""
-    if len(packet) != HEAD.size + MAKE_BODY.size:
+    start = HEAD.size + MAKE_BODY.size + OPENING.size
+    if len(packet) < start or len(packet) - start != OPENING.unpack(packet[start - OPENING.size : start])[0]:
         return False
     kind, number, body = unpack(packet)
-    order = Make(*MAKE_BODY.unpack(body))
+    order = Make(*MAKE_BODY.unpack_from(body))
     folders = bool(order.flags & HAS_CODE) + bool(order.flags & HAS_WORKSPACE)
     return (
         kind == MAKE
+        and len(packet) - start <= MAX_OPENING
         and number < FIRST_NUMBER
         and is_good(order, len(LAUNCHES))
         and len(kinds) == folders

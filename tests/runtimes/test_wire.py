@@ -77,6 +77,7 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[tuple[object, ...]] = []
 
+    def connected(self) -> None: ...
     def greeted(self, can_queue: bool) -> None:
         self.heard.append(("greeted", can_queue))
 

@@ -51,6 +51,7 @@ class Live:
         load: Load,
         *,
         is_exact: bool = False,
+        on_up: Callable[[], None] = lambda: None,
         on_end: Callable[[], None],
         on_queues: Callable[[], None] = lambda: None,
         on_load: Callable[[float], None] = lambda took_s: None,
@@ -69,13 +70,14 @@ class Live:
         self._load = load
         self.is_shared = load.mode != "process" or load.concurrency > 1
         """Calls inside run at the same time, not one after another."""
+        self._on_up = on_up
         self._on_end = on_end
         self._on_queues = on_queues
         self._on_load = on_load
         self._poll = select.poll()
         self._fds = (sandbox.stdout, sandbox.stderr)
         self._unread: list[int] = []
-        """Streams that nobody reads until the next call comes: there was enough of them already."""
+        """Streams that nobody reads for now: there was enough of them, or nothing can be in them yet."""
         self._early: list[tuple[int, bytes]] = []
         self._is_over = False
         self._load_error: FunctionError | None = None
@@ -91,15 +93,26 @@ class Live:
         return f"<Live {self.sandbox.id} {'over' if self._is_over else 'up'} {len(self.guests)} inside>"
 
     async def connect(self) -> None:
-        """Start the conversation and tell the runtime what to load."""
+        """Start the conversation and tell the runtime what to load. Calls may enter from `on_up` on."""
         # Urgent bytes lie in the stream as all others do; else they would wake us and could not be read.
         self.sandbox.channel.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         await self._loop.create_unix_connection(lambda: self.session, sock=self.sandbox.channel)
+
+    def connected(self) -> None:
         for fd in self._fds:
             self._poll.register(fd, select.POLLIN)
-            self._loop.add_reader(fd, self._read, fd)
+        self._unread += self._fds
+        self._loop.call_soon(self._settle_in)
         self.sandbox.ended.add_done_callback(self._sandbox_ended)
-        self.session.load(self._load)
+        if not self.sandbox.is_opened:
+            self.session.load(self._load)
+        self._on_up()
+
+    def _settle_in(self) -> None:
+        """Do what has time until the code is loaded: a first call that is waiting has gone in by now."""
+        if not self._is_over:
+            self._read_on()
+            self.meter.look()
 
     def enter(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes, runs_at_once: bool) -> int:
         """Send a call in, to run at once or after those inside; returns its number here."""

@@ -232,6 +232,7 @@ class Pool:
                 sandbox,
                 load,
                 is_exact=recipe.spec.limits.cpu_s is not None or recipe.spec.network is not Network.NONE,
+                on_up=lambda: self._up(number),
                 on_end=lambda: self._feed(SandboxEnded(number)),
                 on_queues=lambda: self._queues(number),
                 on_load=lambda took_s: self._feed(SandboxLoaded(number, took_s)),
@@ -242,7 +243,8 @@ class Pool:
             log.warning("no sandbox for %s: %s", need.function, error)
             self._starting.discard(number)
             self._feed(SandboxEnded(number, f"no sandbox for {need.function}: {error}"))
-            return
+
+    def _up(self, number: int) -> None:
         self._starting.discard(number)
         if number in self._doomed:
             self._spawn(self._end(number))

@@ -11,6 +11,7 @@ from stoker.errors import BackendUnavailable, Unsupported
 from stoker.pool.events import Need
 from stoker.pool.pool import Recipe
 from stoker.runtimes.greeting import Load
+from stoker.runtimes.wire import write_load
 from stoker.sandboxes.contract import CODE_PATH, Backend, Launch, SandboxSpec
 from stoker.types import Function, Limits, Network, Reuse
 
@@ -69,6 +70,7 @@ class Recipes:
             raise Unsupported(f"{function.name!r} asks for the network {function.network.value!r}: {lack}")
         launch = self._launch(f"{function.runtime}-{function.version}")
         load = self._load(function, reuse)
+        opening = write_load(load)
 
         def recipe(name: str) -> Recipe:
             spec = SandboxSpec(
@@ -78,6 +80,7 @@ class Recipes:
                 code=folder,
                 network=function.network,
                 egress=function.egress,
+                opening=opening,
             )
             return Recipe(backend, spec, load)
 

@@ -51,6 +51,9 @@ class CallListener(Protocol):
 class SessionListener(Protocol):
     """Who wants to hear of the sandbox itself."""
 
+    def connected(self) -> None:
+        """Words can be said; nothing is heard before this returns."""
+
     def greeted(self, can_queue: bool) -> None: ...
     def loaded(self, load_ns: int) -> None: ...
     def load_failed(self, error: FunctionError) -> None: ...
@@ -59,6 +62,12 @@ class SessionListener(Protocol):
 
 
 _decode_error = msgspec.json.Decoder(FunctionError).decode
+
+
+def write_load(load: Load) -> bytes:
+    """The frame that says what to load."""
+    body = msgspec.json.encode(load)
+    return HEADER.pack(len(body), LOAD, 0) + body
 
 
 class Session(asyncio.Protocol):
@@ -91,8 +100,7 @@ class Session(asyncio.Protocol):
     # What we say
 
     def load(self, load: Load) -> None:
-        body = msgspec.json.encode(load)
-        self._write(HEADER.pack(len(body), LOAD, 0) + body)
+        self._write(write_load(load))
 
     def call(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
         """Send one call; returns its number on this connection."""
@@ -145,6 +153,7 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, not a check: uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        self._listener.connected()
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:

@@ -69,6 +69,9 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     workspace: Path | None = None
     """A folder of the host, writable at `WORKSPACE_PATH`; for builds only."""
     network: Network = Network.NONE
+    opening: bytes = b""
+    """What the node will say first on the channel; a backend that can say it earlier does so (`is_opened`).
+    It speaks of the code as being at `CODE_PATH`."""
     egress: tuple[str, ...] = ()
     """Narrows `Network.EGRESS` to these targets (see `stoker.egress`); empty: it is not narrowed."""
 
@@ -105,6 +108,8 @@ class Sandbox(ABC):
     """Our ends of what is written to descriptors 1 and 2 inside: non-blocking, readable."""
     permits: int | None = None
     """Our end of the pipe of permits (`linux.permits`); None: calls never queue in this sandbox."""
+    is_opened: bool = False
+    """The opening of its spec has been said."""
     code_path: str
     """Where the code folder is, seen from inside."""
     workspace_path: str

@@ -55,6 +55,7 @@ async def make(lean: Backend) -> AsyncIterator[Make]:
         workspace: Path | None = None,
         network: Network = Network.NONE,
         greets: bool = True,
+        opening: bytes = b"",
         **limits: float,
     ) -> Sandbox:
         spec = SandboxSpec(
@@ -64,6 +65,7 @@ async def make(lean: Backend) -> AsyncIterator[Make]:
             code=code,
             workspace=workspace,
             network=network,
+            opening=opening,
         )
         sandbox = await lean.create(spec)
         made.append(sandbox)

@@ -57,9 +57,12 @@ async def hello(sandbox: Sandbox) -> dict[str, Any]:
 
 async def run(sandbox: Sandbox, source: str) -> Any:
     """Run Python inside; what it leaves in `answer` comes back. Raises `Raised`, `EOFError`."""
-    event = source.encode()
-    loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sandbox.channel, HEADER.pack(len(event), 2, 1) + event)
+    await order(sandbox, source)
+    return await answer(sandbox)
+
+
+async def answer(sandbox: Sandbox) -> Any:
+    """What comes back of what it was told to run. Raises `Raised`, `EOFError`."""
     kind, payload = await _frame(sandbox)
     if kind == 0x84:
         raise Raised(json.loads(payload))
@@ -68,8 +71,13 @@ async def run(sandbox: Sandbox, source: str) -> Any:
 
 async def order(sandbox: Sandbox, source: str) -> None:
     """Run Python that will not answer."""
+    await asyncio.get_running_loop().sock_sendall(sandbox.channel, frame(source))
+
+
+def frame(source: str) -> bytes:
+    """What tells it to run this."""
     event = source.encode()
-    await asyncio.get_running_loop().sock_sendall(sandbox.channel, HEADER.pack(len(event), 2, 1) + event)
+    return HEADER.pack(len(event), 2, 1) + event
 
 
 async def read_all(descriptor: int) -> bytes:

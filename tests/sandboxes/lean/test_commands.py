@@ -26,6 +26,8 @@ from stoker.sandboxes.lean.packets import (
     HOST_NETWORK,
     MAKE,
     MAKE_BODY,
+    MAX_OPENING,
+    OPENING,
     READY,
     Make,
     pack,
@@ -117,6 +119,7 @@ def test_the_helper_lives_through_every_packet(link: socket.socket, packet: byte
         ({"memory_bytes": 2**63}, (), "bounds"),
         ({"pids": 2**23}, (), "bounds"),
         ({"scratch_inodes": 0}, (), "bounds"),
+        ({"opening": bytes(MAX_OPENING + 1)}, (), "an opening of 8193 bytes"),
     ],
 )
 def test_every_field_of_an_order_is_checked(
@@ -133,8 +136,21 @@ def test_every_field_of_an_order_is_checked(
 
 def test_a_good_order_is_taken_as_it_is() -> None:
     assert take_make(GOOD.pack(), [], 1) == GOOD
-    narrowed = GOOD._replace(flags=EGRESS, egress=(b"example.org:443", b"203.0.113.0/24"))
-    assert list(map(str, take_make(narrowed.pack(), [], 1).egress)) == ["example.org:443", "203.0.113.0/24"]
+    narrowed = GOOD._replace(
+        flags=EGRESS, opening=b"\0any bytes\xff", egress=(b"example.org:443", b"203.0.113.0/24")
+    )
+    taken = take_make(narrowed.pack(), [], 1)
+    assert list(map(str, taken.egress)) == ["example.org:443", "203.0.113.0/24"]
+    assert taken.opening == b"\0any bytes\xff"
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\1", OPENING.pack(1), OPENING.pack(3) + b"ab", OPENING.pack(0) + b"ab"]
+)
+def test_an_opening_that_is_not_as_long_as_it_says_is_no_order(rest: bytes) -> None:
+    whole = GOOD.pack()
+    with pytest.raises(ValueError, match="another shape"):
+        take_make(whole[: len(whole) - OPENING.size] + rest, [], 1)
 
 
 async def test_ending_what_was_never_made_ends_nothing(lean: Backend) -> None:

@@ -16,7 +16,9 @@ from sandboxes.lean.guests import (
     EXECUTED,
     FORKED,
     Raised,
+    answer,
     children_of,
+    frame,
     hello,
     helper_pid,
     is_init,
@@ -25,6 +27,7 @@ from sandboxes.lean.guests import (
 )
 from stoker.sandboxes.contract import Launch, Sandbox, SandboxSpec
 from stoker.sandboxes.lean import Backend
+from stoker.sandboxes.lean.packets import MAX_OPENING
 from stoker.types import Limits
 
 BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: launch.name)
@@ -79,6 +82,32 @@ async def test_a_spare_sees_the_code_it_is_given_and_no_other(
         assert await run(sandbox, source) == [name]
         with pytest.raises(Raised, match="Read-only file system"):
             await run(sandbox, "open('/app/function/new', 'w')")
+
+
+@pytest.mark.parametrize("is_spare", [False, True])
+async def test_what_the_node_says_first_is_said_by_the_helper_once_the_code_is_there(
+    make: Make, lean: Backend, folder: Path, is_spare: bool
+) -> None:
+    if is_spare:
+        await make()
+        await wait_for_spares(lean)
+    (folder / "one.py").touch()
+    opening = frame("import os; answer = os.listdir('/app/function')")
+    sandbox = await make(code=folder, opening=opening)
+    assert (was_spare(sandbox), sandbox.is_opened) == (is_spare, True)
+    assert await answer(sandbox) == ["one.py"]
+    assert await run(sandbox, "answer = 1") == 1
+
+
+async def test_what_is_too_long_for_the_helper_is_left_to_the_node(make: Make, lean: Backend) -> None:
+    await make()
+    await wait_for_spares(lean)
+    said = frame("answer = 'first'")
+    for opening in (said.ljust(MAX_OPENING + 1), b""):
+        sandbox = await make(opening=opening)
+        assert (was_spare(sandbox), sandbox.is_opened) == (True, False)
+        assert await run(sandbox, "answer = 'second'") == "second"
+        await wait_for_spares(lean)
 
 
 async def test_a_spare_takes_over_the_memory_that_is_asked_for(make: Make, lean: Backend) -> None:

@@ -41,6 +41,7 @@ from stoker.sandboxes.lean.packets import (
     MADE,
     MADE_BODY,
     MAKE,
+    MAX_OPENING,
     READY,
     SPARE,
     SPARES,
@@ -250,7 +251,10 @@ class Backend(contract.Backend):
             raise Unsupported(f"no sandbox with the network {spec.network.value!r} here: {lack}")
         try:
             make = _bounded(launch, flags, spec.id, spec.limits)
-            make = make._replace(egress=tuple(text.encode() for text in spec.egress))
+            make = make._replace(
+                opening=spec.opening if is_short(spec.opening) else b"",
+                egress=tuple(text.encode() for text in spec.egress),
+            )
             return make, make.pack()
         except struct.error:
             raise SandboxFailed(f"bounds that no sandbox can have: {spec.limits}") from None
@@ -323,6 +327,7 @@ class Backend(contract.Backend):
             self._spares.given(order.kind)
         traces = Traces(pid, self._groups.group(group), self._link.read)
         sandbox = Sandbox(order.spec.id, descriptors, traces, lambda: self._destroy(number))
+        sandbox.is_opened = is_short(order.spec.opening)
         self._sandboxes[number] = sandbox
         order.sandbox.set_result(sandbox)
 
@@ -376,6 +381,11 @@ class Backend(contract.Backend):
         for sandbox in self._sandboxes.values():
             sandbox.ended.set_result(Ending(lost=True))
         self._sandboxes.clear()
+
+
+def is_short(opening: bytes) -> bool:
+    """Whether it goes with the order; else it is for the node to say when the sandbox is there."""
+    return 0 < len(opening) <= MAX_OPENING
 
 
 def _bounded(launch: int, flags: int, id: str, limits: Limits) -> Make:

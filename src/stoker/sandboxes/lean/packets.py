@@ -36,7 +36,8 @@ WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
 FORK_BODY = struct.Struct("=QIQIBB")
 WANT_BODY = struct.Struct("=H")  # how many spares of a kind; then what they are like, as in MAKE
-TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after MAKE_BODY, for EGRESS
+OPENING = struct.Struct("=H")  # so many bytes; after MAKE_BODY, and then the bytes
+TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after the opening, for EGRESS
 ENDED_BODY = struct.Struct("=iIIqqBqq")
 MADE_BODY = struct.Struct("=i")  # its first process; then, to the end, the name of its cgroup
 KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
@@ -46,6 +47,7 @@ FORKED_BODY = struct.Struct("=i")
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
 MAX_DESCRIPTORS = 16
 MAX_TEXT = 2000
+MAX_OPENING = 8 * 1024  # far less than a new socket takes; a LOAD has 200 bytes and an environment
 NOT_COUNTED = -1
 SPARE = b"Spare-"  # how the names of their cgroups begin; no sandbox of the node's may have a capital in its
 KINDS = 16  # of spares at a time, numbered from 0
@@ -67,11 +69,14 @@ class Make(NamedTuple):
     scratch_bytes: int
     scratch_inodes: int
     name: bytes
+    opening: bytes = b""
+    """What is written to its channel for the node, as soon as its code is there; at most MAX_OPENING."""
     egress: tuple[Any, ...] = ()
     """The targets that EGRESS is narrowed to: as texts where it is packed, read where it has been checked."""
 
     def pack(self) -> bytes:
-        return MAKE_BODY.pack(*self[:-1]) + b"".join(TARGET_BODY.pack(text) for text in self.egress)
+        head = MAKE_BODY.pack(*self[:-2]) + OPENING.pack(len(self.opening))
+        return b"".join((head, self.opening, *(TARGET_BODY.pack(text) for text in self.egress)))
 
 
 class Fork(NamedTuple):

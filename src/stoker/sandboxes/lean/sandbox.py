@@ -61,7 +61,7 @@ class Sandbox(contract.Sandbox):
     def __init__(self, id: str, descriptors: list[int], traces: Traces, end: Callable[[], None]) -> None:
         self.id = id
         channel, *self._descriptors = descriptors
-        self.channel = socket.socket(fileno=channel)
+        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel)
         self.stdout, self.stderr, self.permits, self._scratch, *self._traffic = self._descriptors
         self.code_path = contract.CODE_PATH
         self.workspace_path = contract.WORKSPACE_PATH

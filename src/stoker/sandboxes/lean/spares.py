@@ -93,7 +93,7 @@ class Spares:
             number = self._take_number()
         if kind is None and number >= 0:
             is_forked = self._launches[order.launch].fork is not None
-            pattern = order._replace(flags=flags, name=NOBODY, egress=())
+            pattern = order._replace(flags=flags, name=NOBODY, opening=b"", egress=())
             kind = self._kinds[key] = Kind(number, pattern, is_forked, self._makers)
         return kind
 

@@ -237,6 +237,7 @@ class Helper:
             sandbox.assign()
             if sandbox.number < FIRST_NUMBER:
                 sandbox.admit()
+                sandbox.open()
         except OSError as error:
             sandbox.trouble = str(error)
             sandbox.end()

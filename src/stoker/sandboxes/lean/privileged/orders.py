@@ -15,7 +15,9 @@ from stoker.sandboxes.lean.packets import (
     HOST_NETWORK,
     KINDS,
     MAKE_BODY,
+    MAX_OPENING,
     MOST_SPARES,
+    OPENING,
     TARGET_BODY,
     WANT_BODY,
     Make,
@@ -31,10 +33,11 @@ def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
     """The order in a packet, every field checked. Raises `ValueError` with what is wrong."""
     try:
         order = Make(*MAKE_BODY.unpack_from(body))
-        targets = tuple(text for (text,) in TARGET_BODY.iter_unpack(body[MAKE_BODY.size :]))
+        opening, rest = split_opening(body)
+        targets = tuple(text for (text,) in TARGET_BODY.iter_unpack(rest))
     except struct.error as error:
         raise ValueError(f"a MAKE packet of another shape: {error}") from None
-    order = order._replace(name=order.name.rstrip(b"\0"))
+    order = order._replace(name=order.name.rstrip(b"\0"), opening=opening)
     if order.launch >= launches:
         raise ValueError(f"launch {order.launch} of {launches}")
     if not NAME.fullmatch(order.name):
@@ -58,9 +61,19 @@ def take_want(kind: int, body: bytes, descriptors: list[int], launches: int) -> 
         raise ValueError(f"a WANT packet of {len(body)} bytes for kind {kind}")
     (number,) = WANT_BODY.unpack_from(body)
     pattern = take_make(body[WANT_BODY.size :], descriptors, launches)
-    if number > MOST_SPARES or pattern.flags & ~EGRESS or pattern.egress:
+    if number > MOST_SPARES or pattern.flags & ~EGRESS or pattern.opening or pattern.egress:
         raise ValueError(f"{number} spares with flags {pattern.flags:#x}")
     return number, pattern
+
+
+def split_opening(body: bytes) -> tuple[bytes, bytes]:
+    """The opening, which is looked at no further, and what comes after it. Raises `struct.error`."""
+    (length,) = OPENING.unpack_from(body, MAKE_BODY.size)
+    start = MAKE_BODY.size + OPENING.size
+    opening = body[start : start + length]
+    if length > MAX_OPENING or len(opening) < length:
+        raise struct.error(f"an opening of {length} bytes, {len(opening)} of them there")
+    return opening, body[start + length :]
 
 
 def take_targets(texts: tuple[bytes, ...], flags: int) -> tuple[Target, ...]:

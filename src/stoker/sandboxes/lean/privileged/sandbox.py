@@ -246,11 +246,22 @@ class Sandbox:
         if self.is_mounted:
             self.assign()
             self.admit()
+            self.open()
 
     def admit(self) -> None:
         """Its network becomes the function's. A spare's is nobody's yet, and its names are not answered."""
         if self._connection is not None:
             self._means.way.narrow(self._connection, self.order.egress)
+
+    def open(self) -> None:
+        """Say the node's first words for it: the program inside need not wait until the node hears of it.
+
+        HOLDS: the code they speak of is there. There is room: nothing has been said, and they are few.
+        """
+        try:
+            os.write(self._ends[0], self.order.opening)
+        except BrokenPipeError:
+            pass  # it has ended, as its end will say
 
     def release(self) -> None:
         assert self.private is not None
