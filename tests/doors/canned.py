@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,21 @@ def outcome(status: Status = Status.OK, **more: Any) -> Outcome:
 class Paper:
     """An `Exchange` that keeps its reply."""
 
-    def __init__(self, method: str, target: str, body: bytes = b"", headers: Sequence[Any] = ()) -> None:
+    def __init__(self, method: str, target: str, body: bytes = b"") -> None:
         self.method = method
         self.path, _, query = target.partition("?")
         self.query = query.encode()
-        self.headers: list[tuple[bytes, bytes]] = list(headers)
         self.body = body
         self.received = time.monotonic()
         self.on_left: Callable[[], None] | None = None
         self.replies: list[tuple[int, dict[bytes, bytes], bytes]] = []
 
-    def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        assert len({name for name, _ in headers}) == len(headers), "a header twice"
-        self.replies.append((status, dict(headers), body))
+    def reply(self, status: int, head: bytes, body: bytes) -> None:
+        assert head.endswith(b"\r\n")
+        lines = head.split(b"\r\n")[:-1]
+        headers = {name: value for name, _, value in (line.partition(b": ") for line in lines)}
+        assert len(headers) == len(lines), "a header twice"
+        self.replies.append((status, headers, body))
 
     @property
     def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:

@@ -15,6 +15,7 @@ from stoker.doors.listener import Routes, protocol_factory
 
 MAX_EVENT = 1000
 KEEP_ALIVE_S = 1
+TEXT = b"content-type: text/plain\r\n"
 POST = b"POST /echo HTTP/1.1\r\nhost: a\r\n"
 
 
@@ -32,10 +33,10 @@ class Echo:
             self.held.append(exchange)
             exchange.on_left = lambda: self.left.append(exchange.path)
         else:
-            exchange.reply(200, [(b"content-type", b"text/plain")], exchange.body or exchange.path.encode())
+            exchange.reply(200, TEXT, exchange.body or exchange.path.encode())
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
-        exchange.reply(413, [(b"content-type", b"text/plain")], str(error).encode())
+        exchange.reply(413, TEXT, str(error).encode())
 
     def routes(self) -> Routes:
         methods = frozenset({"GET", "POST"})
@@ -163,7 +164,7 @@ async def test_a_pipelined_call_waits_for_the_one_before_it(listening: Listening
     while not listening.door.held:
         await asyncio.sleep(0)
     assert listening.door.calls == 1
-    listening.door.held[0].reply(200, [], b"first")
+    listening.door.held[0].reply(200, b"", b"first")
     assert [(await client.reply())[2] for _ in range(2)] == [b"first", b"B"]
 
 
@@ -220,7 +221,7 @@ async def test_the_door_hears_that_a_client_has_left(listening: Listening) -> No
     client.writer.transport.abort()
     while not listening.door.left:
         await asyncio.sleep(0)
-    listening.door.held[0].reply(200, [], b"too late, and no harm done")
+    listening.door.held[0].reply(200, b"", b"too late, and no harm done")
     assert listening.door.left == ["/echo"]
 
 
@@ -229,8 +230,8 @@ async def test_one_exchange_has_one_reply(listening: Listening) -> None:
     client.send(b"POST /echo?hold HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
     while not listening.door.held:
         await asyncio.sleep(0)
-    listening.door.held[0].reply(200, [], b"one")
-    listening.door.held[0].reply(200, [], b"two")
+    listening.door.held[0].reply(200, b"", b"one")
+    listening.door.held[0].reply(200, b"", b"two")
     assert (await client.reply())[2] == b"one"
     assert await client.ask(POST + b"content-length: 2\r\n\r\nhi") == (200, b"hi")
 
@@ -278,7 +279,7 @@ async def test_a_connection_idle_after_a_reply_is_closed(listening: Listening, p
     await client.ask(b"GET " + path + b" HTTP/1.1\r\nhost: a\r\n\r\n")
     busy.send(b"POST /echo?hold HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
     assert await client.is_closed()
-    listening.door.held[0].reply(200, [], b"a call is not idle")
+    listening.door.held[0].reply(200, b"", b"a call is not idle")
     assert (await busy.reply())[2] == b"a call is not idle"
 
 

@@ -12,7 +12,7 @@ row in the door's table, and a missing row fails a test.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -25,16 +25,17 @@ class Exchange(Protocol):
     path: str
     """Percent-decoded."""
     query: bytes
-    headers: list[tuple[bytes, bytes]]
-    """Names in lower case."""
     body: bytes
     received: float
     """When its first byte was read, on the monotonic clock."""
     on_left: Callable[[], object] | None
     """Set by the door: called when the client has left before the reply."""
 
-    def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send the whole reply in one write; a second reply, or one to a client that left, is dropped."""
+    def reply(self, status: int, head: bytes, body: bytes) -> None:
+        """Send the whole reply in one write; a second reply, or one to a client that left, is dropped.
+
+        `head`: lines of headers, as `explanation.lines` writes them.
+        """
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ what is each door's own table.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from stoker.errors import Draining, NodeError, SandboxLost, TooBusy
 from stoker.types import LimitHit, Outcome, Phases, Status, Usage
@@ -42,43 +43,43 @@ LIMITS = {
 """What a limit is of, for people."""
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
+_TIMING = b"admit;dur=%.3f, code;dur=%.3f, sandbox;dur=%.3f, init;dur=%.3f, run;dur=%.3f"
+_CALL = b"content-type: application/json\r\nserver-timing: " + _TIMING + b"\r\nx-invocation-id: %b\r\n"
+_USAGE = b"x-stoker-usage: cpu_ms=%.3f, memory_peak_bytes=%d\r\n"
 
 
 def timing(phases: Phases) -> bytes:
     """The value of `Server-Timing`: all five phases, in milliseconds."""
-    return b"admit;dur=%.3f, code;dur=%.3f, sandbox;dur=%.3f, init;dur=%.3f, run;dur=%.3f" % (
-        phases.admit,
-        phases.code,
-        phases.sandbox,
-        phases.init,
-        phases.run,
-    )
+    return _TIMING % (phases.admit, phases.code, phases.sandbox, phases.init, phases.run)
 
 
 def usage(used: Usage) -> bytes:
     """The value of `X-Stoker-Usage`: what was measured, by name; empty where nothing was."""
-    if used.network_in_bytes is None and used.cpu_ms is not None and used.memory_peak_bytes is not None:
-        return b"cpu_ms=%.3f, memory_peak_bytes=%d" % (used.cpu_ms, used.memory_peak_bytes)
     told = {name: getattr(used, name) for name in used.__struct_fields__}
     if used.cpu_ms is not None:
         told["cpu_ms"] = f"{used.cpu_ms:.3f}"
     return ", ".join(f"{name}={value}" for name, value in told.items() if value is not None).encode()
 
 
-def outcome_headers(outcome: Outcome) -> Headers:
-    """The headers of a reply that tells how a function ended."""
-    headers = [
-        JSON,
-        (b"server-timing", timing(outcome.phases)),
-        (b"x-invocation-id", outcome.invocation.encode()),
-    ]
-    if used := usage(outcome.usage):
-        headers.append((b"x-stoker-usage", used))
+def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they stand in a reply's head."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def outcome_lines(outcome: Outcome) -> bytes:
+    """The head of a reply that tells how a function ended; what nearly all replies say is one template."""
+    phases, used = outcome.phases, outcome.usage
+    admit, code, sandbox, init, run = phases.admit, phases.code, phases.sandbox, phases.init, phases.run
+    head = _CALL % (admit, code, sandbox, init, run, outcome.invocation.encode())
+    if used.network_in_bytes is None and used.cpu_ms is not None and used.memory_peak_bytes is not None:
+        head += _USAGE % (used.cpu_ms, used.memory_peak_bytes)
+    elif told := usage(used):
+        head += b"x-stoker-usage: %b\r\n" % told
     if outcome.limit is not None:
-        headers.append((b"x-stoker-limit", outcome.limit.value.encode()))
+        head += b"x-stoker-limit: %b\r\n" % outcome.limit.value.encode()
     if outcome.note:
-        headers.append((b"x-stoker-note", header_text(outcome.note)))
-    return headers
+        head += b"x-stoker-note: %b\r\n" % header_text(outcome.note)
+    return head
 
 
 def error_headers(error: Exception, invocation: str = "", phases: Phases | None = None) -> Headers:

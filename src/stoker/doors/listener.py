@@ -10,6 +10,7 @@ with "the current cycle" (pipelining, disconnects) works on either kind.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -19,11 +20,14 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from stoker.doors.contract import Route
+from stoker.doors.explanation import lines
 from stoker.errors import PayloadTooLarge
 
 MAX_DISCARDED = 16
 """A body larger than allowed is read to its end, so that the client hears the refusal; past this many
 times the allowed size the connection is closed instead."""
+BUSY = math.inf
+"""When a connection is idle that is not."""
 HOP_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
 
 
@@ -65,7 +69,6 @@ class FastExchange:
         "body",
         "disconnected",
         "has_whole_body",
-        "headers",
         "keep_alive",
         "message_event",
         "method",
@@ -83,7 +86,6 @@ class FastExchange:
         method: str,
         path: str,
         query: bytes,
-        headers: list[tuple[bytes, bytes]],
         received: float,
         keep_alive: bool,
     ) -> None:
@@ -94,7 +96,6 @@ class FastExchange:
         self.method = method
         self.path = path
         self.query = query
-        self.headers = headers
         self.body = b""
         self.received = received
         self.on_left: Callable[[], object] | None = None
@@ -134,11 +135,10 @@ class FastExchange:
         if not self.response_complete and self.on_left is not None:
             self.on_left()
 
-    def reply(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        if self.response_complete or self.disconnected:
-            return
-        self.response_complete = True
-        self._protocol.send_reply(self, status, headers, body)
+    def reply(self, status: int, head: bytes, body: bytes) -> None:
+        if not self.response_complete and not self.disconnected:
+            self.response_complete = True
+            self._protocol.send_reply(self, status, head, body)
 
 
 class NobodyWaits:
@@ -151,24 +151,24 @@ class NobodyWaits:
 class Idlers:
     """Closes connections that stay idle after a reply, with one timer for all of them.
 
-    The parent makes a timer for each reply and cancels it for each request that follows.
+    The parent makes a timer for each reply and cancels it for each request that follows; here a
+    connection notes a time, and all of them are looked at now and then.
     """
 
     def __init__(self) -> None:
-        self._since: dict[CallProtocol, float] = {}
-        """The longest idle first."""
+        self._open: set[CallProtocol] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Idlers {len(self._since)} connections>"
+        return f"<Idlers among {len(self._open)} connections>"
 
     def add(self, connection: CallProtocol) -> None:
-        self._since[connection] = time.monotonic()
+        self._open.add(connection)
         if self._timer is None:
             self._wait(connection.timeout_keep_alive)
 
     def discard(self, connection: CallProtocol) -> None:
-        self._since.pop(connection, None)
+        self._open.discard(connection)
 
     def _wait(self, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -177,10 +177,9 @@ class Idlers:
     def _sweep(self, timeout_s: float) -> None:
         self._timer = None
         until = time.monotonic() - timeout_s
-        for connection in [one for one, since in self._since.items() if since <= until]:
-            self.discard(connection)
+        for connection in [one for one in self._open if one.idle_since <= until]:
             connection.timeout_keep_alive_handler()
-        if self._since:
+        if self._open:
             self._wait(timeout_s)
 
 
@@ -196,12 +195,20 @@ class CallProtocol(HttpToolsProtocol):
         self._max_event_bytes = max_event_bytes
         self._received = 0.0
         self._is_upgrade_offered = False
+        self._default_headers: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
+        self.idle_since = BUSY
+        """Since when nothing is asked of it; before the first request it may take its time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._idlers.add(self)
 
     # What the parser calls
 
     def data_received(self, data: bytes) -> None:
         self._received = time.monotonic()
-        self._idlers.discard(self)
+        self.idle_since = BUSY
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -214,6 +221,12 @@ class CallProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
         self._is_upgrade_offered = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keeps it as it was written: only ASGI wants to see names in lower case."""
+        if len(name) == len(b"expect") and name.lower() == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -234,7 +247,6 @@ class CallProtocol(HttpToolsProtocol):
             method,
             urllib.parse.unquote(path) if "%" in path else path,
             query,
-            self.headers,
             self._received,
             self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
         )
@@ -266,18 +278,18 @@ class CallProtocol(HttpToolsProtocol):
             super().on_message_complete()
         elif not cycle.response_complete:
             cycle.has_whole_body = True
-            if not self._is_queued(cycle):
+            if not self.pipeline or not self._is_queued(cycle):
                 cycle.answer(self._max_event_bytes)
 
     def _is_queued(self, cycle: FastExchange) -> bool:
         queued: Any = self.pipeline
-        return bool(queued) and any(waiting is cycle for waiting, _ in queued)
+        return any(waiting is cycle for waiting, _ in queued)
 
     def _begin_asgi(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
+        self.headers.extend([(name.lower(), value) for name, value in headers])
         super().on_headers_complete()
 
     def _decline_upgrade(self, rest: bytes) -> None:
@@ -288,7 +300,7 @@ class CallProtocol(HttpToolsProtocol):
         """
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
-            if name not in HOP_HEADERS:
+            if name.lower() not in HOP_HEADERS:
                 head += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"".join([*head, b"\r\n", rest]))
@@ -306,11 +318,12 @@ class CallProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self._idlers.add(self)
+            self.idle_since = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idlers.discard(self)
@@ -322,23 +335,22 @@ class CallProtocol(HttpToolsProtocol):
             if isinstance(waiting, FastExchange):
                 waiting.leave()
 
-    def send_reply(
-        self, exchange: FastExchange, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
-    ) -> None:
+    def send_reply(self, exchange: FastExchange, status: int, head: bytes, body: bytes) -> None:
         """Head and body in one write (two would wait for each other's acknowledgement)."""
-        head = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            head += (name, b": ", value, b"\r\n")
-        head.append(b"content-length: %d\r\n" % len(body))
-        if not exchange.keep_alive:
-            head.append(b"connection: close\r\n")
-        head.append(b"\r\n")
-        if exchange.method != "HEAD":
-            head.append(body)
-        self.transport.write(b"".join(head))
+        length = b"content-length: %d\r\n" % len(body)
+        end = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
+        sent = b"" if exchange.method == "HEAD" else body
+        self.transport.write(b"".join((STATUS_LINE[status], self._usual(), head, length, end, sent)))
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def _usual(self) -> bytes:
+        """The headers that uvicorn gives every reply; it makes a new list of them each second."""
+        headers = self.server_state.default_headers
+        if headers is not self._default_headers:
+            self._default_headers, self._default_lines = headers, lines(headers)
+        return self._default_lines
 
 
 def protocol_factory(routes: Routes, max_event_bytes: int) -> Callable[..., CallProtocol]:

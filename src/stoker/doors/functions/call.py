@@ -10,7 +10,7 @@ from stoker.doors.contract import Exchange
 from stoker.doors.functions import replies
 from stoker.doors.functions.fields import is_id
 from stoker.errors import NodeError
-from stoker.types import Invocation, Outcome, Phases, Reuse
+from stoker.types import Invocation, Outcome, Phases, Reuse, Status
 
 if TYPE_CHECKING:
     from stoker.node import Node
@@ -65,8 +65,8 @@ class Caller:
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Say why there is no call."""
-        headers = explanation.error_headers(error)
-        exchange.reply(replies.status_of(error), headers, replies.error_body(error))
+        head = explanation.lines(explanation.error_headers(error))
+        exchange.reply(replies.status_of(error), head, replies.error_body(error))
 
 
 class _Pending:
@@ -82,9 +82,10 @@ class _Pending:
 
     def settle(self, end: Outcome | NodeError) -> None:
         if isinstance(end, NodeError):
-            headers = explanation.error_headers(end, self._id, self.phases)
-            self._exchange.reply(replies.status_of(end), headers, replies.error_body(end))
-            return
-        self._exchange.reply(
-            replies.outcome_status(end), explanation.outcome_headers(end), replies.outcome_body(end)
-        )
+            head = explanation.lines(explanation.error_headers(end, self._id, self.phases))
+            self._exchange.reply(replies.status_of(end), head, replies.error_body(end))
+        elif end.status is Status.OK:
+            self._exchange.reply(200, explanation.outcome_lines(end), end.result or b"null")
+        else:
+            head = explanation.outcome_lines(end)
+            self._exchange.reply(replies.outcome_status(end), head, replies.failure(end))

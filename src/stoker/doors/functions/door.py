@@ -25,7 +25,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
     }
 )
 HEALTHY = b'{"data":{"status":"ok"}}'
-HEALTHY_HEADERS = (explanation.JSON,)
+HEALTHY_HEAD = explanation.lines([explanation.JSON])
 
 
 class FunctionsDoor(contract.Door):
@@ -71,4 +71,4 @@ class FunctionsDoor(contract.Door):
         if self._node.is_draining:
             self._caller.refuse(exchange, Draining())
         else:
-            exchange.reply(200, HEALTHY_HEADERS, HEALTHY)
+            exchange.reply(200, HEALTHY_HEAD, HEALTHY)

@@ -96,10 +96,8 @@ def outcome_status(outcome: Outcome) -> int:
     return OUTCOMES[outcome.status]
 
 
-def outcome_body(outcome: Outcome) -> bytes:
-    """The function's own JSON, or the error shape with its type, message and stack."""
-    if outcome.status is Status.OK:
-        return outcome.result or b"null"
+def failure(outcome: Outcome) -> bytes:
+    """The error shape for a call that did not end well, with its type, message and stack."""
     told = Fault(
         failure_type(outcome),
         failure_message(outcome),

@@ -60,7 +60,8 @@ class Execute:
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Say why there is no call."""
-        exchange.reply(replies.status_of(error), explanation.error_headers(error), replies.error_body(error))
+        head = explanation.lines(explanation.error_headers(error))
+        exchange.reply(replies.status_of(error), head, replies.error_body(error))
 
 
 class _Pending:
@@ -77,15 +78,15 @@ class _Pending:
 
     def settle(self, end: Outcome | NodeError) -> None:
         if isinstance(end, NodeError):
-            headers = explanation.error_headers(end, self._id, self.phases)
-            self._exchange.reply(replies.status_of(end), headers, replies.error_body(end))
+            head = explanation.lines(explanation.error_headers(end, self._id, self.phases))
+            self._exchange.reply(replies.status_of(end), head, replies.error_body(end))
             return
-        headers = explanation.outcome_headers(end)
+        head = explanation.outcome_lines(end)
         if end.status is Status.OK:
             took_ms = int((time.monotonic() - self._exchange.received) * 1000)
-            self._exchange.reply(200, headers, replies.success(end, self._name, took_ms))
+            self._exchange.reply(200, head, replies.success(end, self._name, took_ms))
         else:
-            self._exchange.reply(replies.FAILED, headers, replies.failure(explanation.failure_line(end)))
+            self._exchange.reply(replies.FAILED, head, replies.failure(explanation.failure_line(end)))
 
 
 def function_name(query: bytes) -> str:
