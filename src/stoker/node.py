@@ -138,8 +138,14 @@ class Node:
         backend = ground.backends[settings.sandbox]
         for other in ground.backends.values():
             other.bound_spares(0)  # what is not counted there must not be
+        zygotes_mb = settings.memory_mb // 4 if settings.zygotes_mb is None else settings.zygotes_mb
         self.pool = Pool(
-            settings.memory_mb, self._spawn, settings.keeping, settings.keep_s, backend.bound_spares
+            settings.memory_mb,
+            self._spawn,
+            settings.keeping,
+            settings.keep_s,
+            bound_spares=backend.bound_spares,
+            zygotes_mb=zygotes_mb,
         )
         backend.on_spares = self.pool.spares_changed
         workshop = Workshop(backend, ground.builder, BUILD_STEPS)

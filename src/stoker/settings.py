@@ -98,6 +98,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Span | None, _is("how long an idle sandbox is kept at most; none: as `keeping` says")
     ] = None
 
+    zygotes_mb: Annotated[
+        Annotated[int, Meta(ge=0, le=64 * 1024 * 1024)] | None,
+        _is("of `memory_mb`, for what imports have made and is kept; none: a quarter; 0: nothing is kept"),
+    ] = None
+
     default_memory_mb: Annotated[Megabytes, _is("memory of a sandbox, unless the function says")] = 128
     default_timeout_s: Annotated[Seconds, _is("wall time of a call, unless the function says")] = 30.0
     default_cpu_time_s: Annotated[

@@ -108,6 +108,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: str | None = None
     """The backend's name; None: the node's default."""
     environment: dict[str, str] = {}
+    zygote: bool = True
+    """What its import has made may be kept, and shared by sandboxes that start later."""
     note: str = ""
     """What a caller should know about how the function was read, for example a version that was mapped."""
 

@@ -15,11 +15,13 @@ from stoker.pool.events import (
     Action,
     BoundSpares,
     DestroySandbox,
+    DropZygote,
     Event,
     GrantLease,
     LeaseAsked,
     LeaseReturned,
     LeaseWithdrawn,
+    MakeZygote,
     Need,
     PrewarmChanged,
     RefuseLease,
@@ -33,6 +35,8 @@ from stoker.pool.events import (
     SparesChanged,
     StartSandbox,
     Tick,
+    ZygoteFailed,
+    ZygoteReady,
 )
 from stoker.pool.groups import START_COST_S, STUCK_S
 from stoker.pool.keeping import FIXED_KEEP_S, FORGET_S, POLICIES
@@ -50,6 +54,7 @@ def need(
     places: int = 1,
     at_most: int = 0,
     depth: int = 0,
+    can_freeze: bool = False,
 ) -> Need:
     return Need(
         revision=name,
@@ -60,6 +65,7 @@ def need(
         depth=depth,
         at_most=at_most,
         keep_s=10.0,
+        can_freeze=can_freeze,
     )
 
 
@@ -495,9 +501,12 @@ NEEDS = [
     need("e", at_most=2, memory_mb=40),
     need("f", memory_mb=600),
     need("g", memory_mb=60, depth=3),
+    need("h", memory_mb=50, can_freeze=True),
+    need("i", memory_mb=30, reuse=Reuse.NONE, can_freeze=True),
 ]
 BUDGET_MB = 500
 SPARE_MB = 150
+ZYGOTES_MB = 150
 STARTS = 3
 
 
@@ -536,7 +545,14 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.plan, self.twin = (
-            Plan(BUDGET_MB, self.policy, starts_at_once=STARTS, processors=1, spare_mb=SPARE_MB)
+            Plan(
+                BUDGET_MB,
+                self.policy,
+                starts_at_once=STARTS,
+                processors=1,
+                spare_mb=SPARE_MB,
+                zygotes_mb=ZYGOTES_MB,
+            )
             for _ in range(2)
         )
         self.spare_mb, self.bound_mb = 0, SPARE_MB
@@ -549,6 +565,10 @@ class Histories(RuleBasedStateMachine):
         self.starting: set[int] = set()
         self.up: set[int] = set()
         self.dying: set[int] = set()
+        self.making: dict[int, int] = {}
+        self.zygotes: dict[int, int] = {}
+        self.dropped: set[int] = set()
+        self.source: dict[int, int] = {}
 
     def send(self, event: Event) -> None:
         actions = self.plan.on(event, self.now)
@@ -557,7 +577,14 @@ class Histories(RuleBasedStateMachine):
         for action in actions:
             self.obey(action)
         is_for_room = isinstance(
-            event, LeaseAsked | LeaseWithdrawn | SandboxReady | SandboxGone | SandboxLoaded
+            event,
+            LeaseAsked
+            | LeaseWithdrawn
+            | SandboxReady
+            | SandboxGone
+            | SandboxLoaded
+            | ZygoteReady
+            | ZygoteFailed,
         )
         if is_for_room and idle & self.dying - {getattr(event, "sandbox", 0)}:
             self.check_that_it_makes_room()
@@ -565,11 +592,17 @@ class Histories(RuleBasedStateMachine):
     def check_that_it_makes_room(self) -> None:
         """An idle one was just ended: when all that die are gone, somebody in line can start."""
         left = sum(memory for sandbox, memory in self.memory.items() if sandbox not in self.dying)
+        users = {self.source.get(sandbox) for sandbox in self.memory if sandbox not in self.dying}
+        going = self.going() - users
+        left += sum(memory for zygote, memory in self.kept().items() if zygote not in going)
         assert any(left + wanted.memory_mb <= BUDGET_MB for wanted in self.waiting.values())
 
     def obey(self, action: Action) -> None:
         match action:
-            case StartSandbox(sandbox=sandbox, need=wanted):
+            case StartSandbox(sandbox=sandbox, need=wanted, zygote=zygote):
+                if zygote:
+                    assert zygote in self.zygotes, "started from what is not there"
+                    self.source[sandbox] = zygote
                 assert sandbox not in self.memory
                 is_waited_for = any(one.key == wanted.key for one in self.waiting.values())
                 assert is_waited_for or not self.waiting, "started for the future while somebody waits"
@@ -593,6 +626,38 @@ class Histories(RuleBasedStateMachine):
                 self.starting.discard(sandbox)
                 self.up.discard(sandbox)
                 self.dying.add(sandbox)
+            case MakeZygote(zygote=zygote, need=wanted):
+                assert not self.waiting and wanted.can_freeze
+                self.making[zygote] = 2 * wanted.memory_mb
+            case DropZygote(zygote=zygote):
+                assert zygote not in self.dropped, "dropped twice"
+                users = [sandbox for sandbox, source in self.source.items() if source == zygote]
+                assert not any(sandbox in self.memory for sandbox in users), "dropped under its users"
+                if self.zygotes.pop(zygote, None) is None:
+                    assert zygote in self.making
+                    self.dropped.add(zygote)
+
+    def kept(self) -> dict[int, int]:
+        return self.making | self.zygotes
+
+    def going(self) -> set[int]:
+        """Zygotes that the plan has given up and that are not gone yet."""
+        return {number for number, one in self.plan._brood.zygotes.items() if one.is_retired}
+
+    @precondition(lambda self: self.making)
+    @rule(data=st.data(), holds=st.sampled_from([1, 2, 3]))
+    def hatch(self, data: st.DataObject, holds: int) -> None:
+        zygote = data.draw(st.sampled_from(sorted(self.making)))
+        self.zygotes[zygote] = self.making.pop(zygote) // holds
+        self.dropped.discard(zygote)
+        self.send(ZygoteReady(zygote, self.zygotes[zygote]))
+
+    @precondition(lambda self: self.making)
+    @rule(data=st.data(), is_for_good=st.booleans())
+    def fail_to_hatch(self, data: st.DataObject, is_for_good: bool) -> None:
+        zygote = data.draw(st.sampled_from(sorted(self.making)))
+        del self.making[zygote]
+        self.send(ZygoteFailed(zygote, is_for_good))
 
     @rule(which=st.sampled_from(NEEDS))
     def ask(self, which: Need) -> None:
@@ -660,9 +725,10 @@ class Histories(RuleBasedStateMachine):
         self.send(PrewarmChanged(functions, each))
 
     @precondition(lambda self: self.up)
-    @rule(data=st.data(), took_s=st.sampled_from([0.001, 1.0]))
-    def load(self, data: st.DataObject, took_s: float) -> None:
-        self.send(SandboxLoaded(data.draw(st.sampled_from(sorted(self.up))), took_s))
+    @rule(data=st.data(), took_s=st.sampled_from([0.001, 1.0]), is_thawed=st.booleans())
+    def load(self, data: st.DataObject, took_s: float, is_thawed: bool) -> None:
+        sandbox = data.draw(st.sampled_from(sorted(self.up)))
+        self.send(SandboxLoaded(sandbox, took_s, is_thawed and sandbox in self.source))
 
     @rule(data=st.data())
     def change_spares(self, data: st.DataObject) -> None:
@@ -678,9 +744,10 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_within_the_budget(self) -> None:
-        held_mb = sum(self.memory.values()) + self.spare_mb
+        held_mb = sum(self.memory.values()) + sum(self.kept().values()) + self.spare_mb
         assert held_mb <= BUDGET_MB
         assert self.plan.snapshot().committed_mb == held_mb
+        assert sum(self.kept().values()) <= ZYGOTES_MB
 
     @invariant()
     def places_are_not_oversold(self) -> None:
@@ -708,6 +775,10 @@ class Histories(RuleBasedStateMachine):
             self.dying.discard(sandbox)
             del self.memory[sandbox]
             self.send(SandboxGone(sandbox))
+        elif self.making:
+            zygote = min(self.making)
+            del self.making[zygote]
+            self.send(ZygoteFailed(zygote))
         elif self.starting:
             sandbox = min(self.starting)
             self.starting.discard(sandbox)

@@ -57,6 +57,7 @@ def wish_of(record: FunctionRecord) -> Wish:
         network=config.network,
         egress=config.egress,
         sandbox=config.sandbox,
+        zygote=config.zygote,
         environment=config.environment,
     )
 

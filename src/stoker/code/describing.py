@@ -37,6 +37,7 @@ KEYS = (
     "network",
     "egress",
     "sandbox",
+    "zygote",
 )
 
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
@@ -88,6 +89,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     network: Network | None = None
     egress: tuple[str, ...] | None = None
     sandbox: str | None = None
+    zygote: bool | None = None
     environment: dict[str, str] | None = None
     note: str = ""
 
@@ -132,6 +134,7 @@ def parse_config(data: bytes) -> Wish:
         "reuse": _one_of(Reuse),
         "network": _one_of(Network),
         "egress": _targets,
+        "zygote": _truth,
     }
     said = {key: readers[key](key, config[key]) for key in KEYS if config.get(key) is not None}
     renamed = {"environment": "runtime", "timeout": "timeout_s", "cpu_time": "cpu_time_s"}
@@ -160,6 +163,12 @@ def _text(key: str, value: Any) -> str:
 def _whole(key: str, value: Any) -> int:
     if type(value) is not int:
         _refuse(key, value, "a whole number")
+    return value
+
+
+def _truth(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        _refuse(key, value, "true or false")
     return value
 
 
@@ -261,6 +270,7 @@ def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> 
         egress=wish.egress or (),
         sandbox=wish.sandbox,
         environment=wish.environment or {},
+        zygote=wish.zygote is not False,
         note="; ".join(note for note in (choice.note, wish.note) if note),
     )
 

@@ -33,6 +33,7 @@ WISHES = {
     "network": "network",
     "egress": "egress",
     "sandbox": "sandbox",
+    "zygote": "zygote",
 }
 BESIDE = ("version", "metadata")
 
@@ -167,6 +168,7 @@ def _settled(record: FunctionRecord, wish: Wish, pin: Pin) -> FunctionRecord:
         network=function.network,
         egress=function.egress,
         sandbox=function.sandbox,
+        zygote=function.zygote,
     )
     # As it was asked for: `python3.8` must not become whatever Python is newest after a restart.
     runtime = wish.runtime or read_config_if_any(pin.version.folder).runtime or function.runtime

@@ -22,6 +22,8 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     """How many leases all sandboxes of the revision serve at a time; 0: no bound but the budget."""
     keep_s: float | None = None
     """How long an idle sandbox is kept; None: as the plan's policy says."""
+    can_freeze: bool = False
+    """What its import has made can be kept as a zygote."""
     key: str = ""
     """Told by revision and reuse: leases of the same key can share sandboxes. Written by itself."""
 
@@ -63,6 +65,8 @@ class SandboxLoaded(msgspec.Struct, frozen=True, gc=False):
 
     sandbox: int
     took_s: float
+    is_thawed: bool = False
+    """It became its zygote instead."""
 
 
 class SandboxQueues(msgspec.Struct, frozen=True, gc=False):
@@ -111,6 +115,21 @@ class SparesChanged(msgspec.Struct, frozen=True, gc=False):
     memory_mb: int
 
 
+class ZygoteReady(msgspec.Struct, frozen=True, gc=False):
+    """It is made: sandboxes of its function can start from it. It holds so much."""
+
+    zygote: int
+    memory_mb: int
+
+
+class ZygoteFailed(msgspec.Struct, frozen=True, gc=False):
+    """It could not be made, or nothing can start from it any more."""
+
+    zygote: int
+    is_for_good: bool = True
+    """Another one would not do better."""
+
+
 class Tick(msgspec.Struct, frozen=True, gc=False):
     """Time has passed."""
 
@@ -128,6 +147,8 @@ Event = (
     | Retired
     | PrewarmChanged
     | SparesChanged
+    | ZygoteReady
+    | ZygoteFailed
     | Tick
 )
 
@@ -138,6 +159,8 @@ Event = (
 class StartSandbox(msgspec.Struct, frozen=True, gc=False):
     sandbox: int
     need: Need
+    zygote: int = 0
+    """What it starts from; 0: from nothing."""
 
 
 class GrantLease(msgspec.Struct, frozen=True, gc=False):
@@ -165,7 +188,18 @@ class BoundSpares(msgspec.Struct, frozen=True, gc=False):
     memory_mb: int
 
 
-Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox | BoundSpares
+class MakeZygote(msgspec.Struct, frozen=True, gc=False):
+    zygote: int
+    need: Need
+
+
+class DropZygote(msgspec.Struct, frozen=True, gc=False):
+    """It is to be given up; if it is still being made, once it is."""
+
+    zygote: int
+
+
+Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox | BoundSpares | MakeZygote | DropZygote
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
@@ -179,3 +213,4 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     spares: int
     committed_mb: int
     budget_mb: int
+    zygotes: int = 0

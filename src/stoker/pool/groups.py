@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from stoker.pool.events import Need
 from stoker.pool.keeping import PAUSE_S, Habit
+
+if TYPE_CHECKING:
+    from stoker.pool.brood import Zygote
 
 START_COST_S = 0.004
 """What starting one sandbox is taken to cost when deciding whether waiting is quicker."""
@@ -49,6 +53,7 @@ class Entry:
         "ready_at",
         "served",
         "waited_for",
+        "zygote",
     )
 
     def __init__(self, number: int, group: Group, now: float, waited_for: bool) -> None:
@@ -65,6 +70,8 @@ class Entry:
         self.ready_at = now
         self.age = 0.0
         self.waited_for = waited_for
+        self.zygote: Zygote | None = None
+        """What it started from."""
 
     def __repr__(self) -> str:
         state = "retired" if self.is_retired else self.phase.value
@@ -91,6 +98,8 @@ class Group:
         "entries",
         "free",
         "habit",
+        "import_s",
+        "is_unfit",
         "last_asked",
         "limit",
         "load_s",
@@ -105,6 +114,7 @@ class Group:
         "starting",
         "talks",
         "waiting",
+        "zygote",
     )
 
     def __init__(self, need: Need) -> None:
@@ -136,7 +146,13 @@ class Group:
         self.start_s = START_COST_S
         """What making a sandbox takes, a moving average."""
         self.load_s = 0.0
-        """What importing the function's code took when it was last done."""
+        """What importing the function's code took when it was last done, or becoming its zygote."""
+        self.import_s = 0.0
+        """The same, of imports alone."""
+        self.zygote: Zygote | None = None
+        """What its next sandbox starts from, once it is made."""
+        self.is_unfit = False
+        """No zygote can be made for it."""
         self.habit = Habit()
         self.moved_at = NEVER
         """When its line last moved, or began."""

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from stoker.pool.meter import Meter
 from stoker.runtimes.greeting import Load
-from stoker.runtimes.wire import PERMIT, CallListener, Session
+from stoker.runtimes.wire import PERMIT, CallListener, Session, write_load
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError
 
@@ -52,10 +52,12 @@ class Live:
         *,
         is_exact: bool = False,
         on_up: Callable[[], None] = lambda: None,
+        zygote: int | None = None,
         on_end: Callable[[], None],
         on_queues: Callable[[], None] = lambda: None,
-        on_load: Callable[[float], None] = lambda took_s: None,
+        on_load: Callable[[float, bool], None] = lambda took_s, is_thawed: None,
     ) -> None:
+        """`zygote` is a file that it can become instead of loading the function (`freezing`)."""
         self.name = name
         self.moved_at = 0.0
         """When a call last came to its answer or found nobody inside."""
@@ -68,6 +70,8 @@ class Live:
         self._loop = asyncio.get_running_loop()
         self.session = Session(self, load.result_bytes, self._loop.call_soon)
         self._load = load
+        self._zygote = zygote
+        self._sent = 0
         self.is_shared = load.mode != "process" or load.concurrency > 1
         """Calls inside run at the same time, not one after another."""
         self._on_up = on_up
@@ -96,6 +100,8 @@ class Live:
         """Start the conversation and tell the runtime what to load. Calls may enter from `on_up` on."""
         # Urgent bytes lie in the stream as all others do; else they would wake us and could not be read.
         self.sandbox.channel.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        if self._zygote is not None:  # sent before the transport is there, which can send bytes alone
+            self._sent = socket.send_fds(self.sandbox.channel, [write_load(self._load)], [self._zygote])
         await self._loop.create_unix_connection(lambda: self.session, sock=self.sandbox.channel)
 
     def connected(self) -> None:
@@ -105,7 +111,7 @@ class Live:
         self._loop.call_soon(self._settle_in)
         self.sandbox.ended.add_done_callback(self._sandbox_ended)
         if not self.sandbox.is_opened:
-            self.session.load(self._load)
+            self.session.load(self._load, self._sent)
         self._on_up()
 
     def _settle_in(self) -> None:
@@ -264,7 +270,7 @@ class Live:
     def loaded(self, load_ns: int) -> None:
         self.loaded_at = time.monotonic()
         self.load_ns = load_ns
-        self._on_load(load_ns / 1e9)
+        self._on_load(load_ns / 1e9, self.session.is_thawed)
         if self.guests:
             self.meter.begin_first()
         for guest in self.guests.values():

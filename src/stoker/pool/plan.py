@@ -16,6 +16,8 @@ reports back with further events. There is one line of waiting leases, in order 
   to them serves nobody until there is room, or is served on when there is (`_gives`). Not before a
   sandbox has served for a while, else all time goes into starts.
 * Where calls of a line keep the processors busy, fewer of them run at a time (`pace`).
+* What a function's import has made is kept as a zygote where that saves time (`brood`), in room that
+  nobody needs; sandboxes that start later start from it.
 * What room is left when nobody waits goes to prewarming, and never all of it.
 * A backend may make sandboxes ahead, for nobody yet: spares. They have of what nobody else has, go first,
   and hold their memory until they are gone.
@@ -35,6 +37,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from stoker.pool.ahead import is_over, prewarmed
+from stoker.pool.brood import Brood
 from stoker.pool.events import (
     Action,
     Event,
@@ -54,6 +58,8 @@ from stoker.pool.events import (
     Snapshot,
     SparesChanged,
     Tick,
+    ZygoteFailed,
+    ZygoteReady,
 )
 from stoker.pool.groups import NEVER, Entry, Group, Phase
 from stoker.pool.keeping import FORGET_S, POLICIES
@@ -86,8 +92,10 @@ class Plan:
         starts_at_once: int = 1000,
         processors: int = 1000,
         spare_mb: int = 0,
+        zygotes_mb: int = 0,
     ) -> None:
-        self._stock = Stock(budget_mb, starts_at_once, spare_mb)
+        self._brood = Brood(zygotes_mb)
+        self._stock = Stock(budget_mb, starts_at_once, spare_mb, self._brood)
         self._policy = POLICIES[policy]
         self._keep_s = math.inf if keep_s is None else keep_s
         self._groups: dict[str, Group] = {}
@@ -115,6 +123,8 @@ class Plan:
             Retired: self._on_retired,
             PrewarmChanged: self._on_prewarm_changed,
             SparesChanged: self._on_spares_changed,
+            ZygoteReady: self._on_zygote,
+            ZygoteFailed: self._on_zygote,
             Tick: self._on_tick,
         }
 
@@ -267,7 +277,7 @@ class Plan:
     def _on_loaded(self, event: SandboxLoaded, now: float) -> None:
         entry = self._stock.entries.get(event.sandbox)
         if entry is not None:
-            entry.group.load_s = event.took_s
+            self._actions += self._brood.loaded(entry, event)
 
     def _on_queues(self, event: SandboxQueues, now: float) -> None:
         entry = self._stock.entries.get(event.sandbox)
@@ -293,7 +303,7 @@ class Plan:
         self._start_for_line(now)
 
     def _on_gone(self, event: SandboxGone, now: float) -> None:
-        self._stock.gone(event.sandbox)
+        self._actions += self._stock.gone(event.sandbox)
         self._start_for_line(now)
 
     def _on_retired(self, event: Retired, now: float) -> None:
@@ -305,6 +315,7 @@ class Plan:
                     if entry.is_idle:
                         self._destroy(entry)
                 group.last_asked = NEVER
+                self._actions += self._brood.forget(group)
         self._start_for_line(now)
 
     def _destroy(self, entry: Entry) -> None:
@@ -338,6 +349,8 @@ class Plan:
                 self._turns[group] = None
             else:
                 self._actions += self._stock.make_room(group, self._policy)
+                if self._stock.has_room(group.need.memory_mb):
+                    continue  # zygotes went, which takes no time
                 group.blocked_at = now if group.blocked_at == NEVER else group.blocked_at
                 return group
         return None
@@ -364,27 +377,21 @@ class Plan:
             self._looked_at = now
             self._end_what_is_over(now)
             self._start_expected(now)
+            if not self._line:
+                self._actions += self._stock.make_zygote(self._groups.values(), now)
         self._start_for_line(now)
         self._serve_all(now)
 
     def _end_what_is_over(self, now: float) -> None:
-        prewarmed = self._prewarmed_groups()
+        kept_ahead = prewarmed(self._groups.values(), self._prewarm)
         for entry in list(self._stock.entries.values()):
-            is_kept = not entry.served and entry.group in prewarmed
-            if entry.is_idle and not is_kept and self._is_over(entry, now):
+            is_kept = not entry.served and entry.group in kept_ahead
+            if entry.is_idle and not is_kept and is_over(entry, now, self._policy, self._keep_s):
                 self._destroy(entry)
         for key, group in list(self._groups.items()):
             if not group.entries and not group.waiting and now - group.last_asked > FORGET_S:
+                self._actions += self._brood.forget(group)
                 del self._groups[key]
-
-    def _is_over(self, entry: Entry, now: float) -> bool:
-        """Whether an idle one is not worth its room any more."""
-        if entry.need.keep_s is not None:
-            return now - entry.idle_since >= entry.need.keep_s
-        opens_s, closes_s = self._policy.window(entry.group.habit)
-        was_wanted = entry.served or entry.waited_for
-        pause_s = now - (entry.idle_since if was_wanted else entry.group.moved_at)
-        return pause_s < opens_s or pause_s >= min(closes_s, self._keep_s)
 
     def _start_expected(self, now: float) -> None:
         """Start what the policy expects to be called, in room that nobody needs, and leave some."""
@@ -402,9 +409,13 @@ class Plan:
         largest = max(group.need.memory_mb for group in self._groups.values())
         return self._stock.has_room(group.need.memory_mb + largest)
 
+    def _on_zygote(self, event: ZygoteReady | ZygoteFailed, now: float) -> None:
+        self._actions += self._brood.made(event)
+        self._start_for_line(now)
+
     def _on_prewarm_changed(self, event: PrewarmChanged, now: float) -> None:
         self._prewarm = event
-        wanted = self._prewarmed_groups()
+        wanted = prewarmed(self._groups.values(), self._prewarm)
         for group in self._groups.values():
             kept = event.each if group in wanted else 0
             unused = [entry for entry in group.entries.values() if entry.is_idle and not entry.served]
@@ -412,19 +423,8 @@ class Plan:
                 self._destroy(entry)
         self._start_for_line(now)
 
-    def _prewarmed_groups(self) -> list[Group]:
-        if self._prewarm.functions <= 0 or self._prewarm.each <= 0:
-            return []
-        candidates = [
-            group
-            for group in self._groups.values()
-            if group.need.reuse is Reuse.NONE and group.last_asked != NEVER
-        ]
-        candidates.sort(key=lambda group: group.last_asked, reverse=True)
-        return candidates[: self._prewarm.functions]
-
     def _fill_prewarm(self, now: float) -> None:
-        for group in self._prewarmed_groups():
+        for group in prewarmed(self._groups.values(), self._prewarm):
             unused = sum(not entry.served and not entry.is_retired for entry in group.entries.values())
             for _ in range(self._prewarm.each - unused if not group.prewarm_failed else 0):
                 if not self._stock.has_room(group.need.memory_mb) or group.is_full():

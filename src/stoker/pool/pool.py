@@ -16,11 +16,13 @@ from stoker.errors import NodeError, SandboxFailed, Unsupported
 from stoker.pool.events import (
     BoundSpares,
     DestroySandbox,
+    DropZygote,
     Event,
     GrantLease,
     LeaseAsked,
     LeaseReturned,
     LeaseWithdrawn,
+    MakeZygote,
     Need,
     PrewarmChanged,
     RefuseLease,
@@ -35,7 +37,10 @@ from stoker.pool.events import (
     SparesChanged,
     StartSandbox,
     Tick,
+    ZygoteFailed,
+    ZygoteReady,
 )
+from stoker.pool.freezing import Unfit, Zygote, make_zygote
 from stoker.pool.groups import STUCK_S
 from stoker.pool.live import Live
 from stoker.pool.plan import Plan
@@ -100,10 +105,13 @@ class Pool:
         keeping: str = "greedy_dual",
         keep_s: float | None = None,
         bound_spares: Callable[[int], None] | None = None,
+        zygotes_mb: int = 0,
     ) -> None:
         processors = len(os.sched_getaffinity(0))
         spare_mb = budget_mb // SPARES_SHARE if bound_spares is not None else 0
-        self._plan = Plan(budget_mb, keeping, keep_s, STARTS_EACH * processors, processors, spare_mb)
+        self._plan = Plan(
+            budget_mb, keeping, keep_s, STARTS_EACH * processors, processors, spare_mb, zygotes_mb
+        )
         self._bound_spares = bound_spares or (lambda memory_mb: None)
         self._bound_spares(spare_mb)
         self._spawn = spawn
@@ -115,6 +123,8 @@ class Pool:
         self._queueing: dict[int, Live] = {}
         self._starting: set[int] = set()
         self._doomed: set[int] = set()
+        self._zygotes: dict[int, Zygote] = {}
+        self._making: dict[int, asyncio.Task[None]] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._is_hurrying = False
         self._emptied: asyncio.Event = asyncio.Event()
@@ -124,6 +134,8 @@ class Pool:
             DestroySandbox: self._destroy,
             RefuseLease: self._refuse,
             BoundSpares: lambda action: self._bound_spares(action.memory_mb),
+            MakeZygote: self._make_zygote,
+            DropZygote: self._drop_zygote,
         }
         self._tick()
 
@@ -189,9 +201,13 @@ class Pool:
         self._feed(PrewarmChanged(0, 0))
         for number in [*self._live, *self._starting]:
             self._feed(SandboxEnded(number))
-        while self._live or self._starting or self._doomed:
+        for task in self._making.values():
+            task.cancel()
+        while self._live or self._starting or self._doomed or self._making:
             self._emptied.clear()
             await self._emptied.wait()
+        while self._zygotes:
+            os.close(self._zygotes.popitem()[1].file)
 
     # Acting
 
@@ -217,14 +233,22 @@ class Pool:
     def _start(self, action: StartSandbox) -> None:
         recipe = self._recipes[action.need.key]
         self._starting.add(action.sandbox)
-        self._spawn(self._make(action.sandbox, action.need, recipe))
+        zygote = self._zygotes.get(action.zygote)
+        # Of its own: the zygote may be dropped before it has been sent.
+        file = os.dup(zygote.file) if zygote is not None else None
+        self._spawn(self._make(action.sandbox, action.need, recipe, file))
 
-    async def _make(self, number: int, need: Need, recipe_for: Callable[[str], Recipe]) -> None:
+    async def _make(
+        self, number: int, need: Need, recipe_for: Callable[[str], Recipe], zygote: int | None
+    ) -> None:
         suffix = f"{int(time.monotonic()) % 100_000}_{number}"
         name = need.function.rpartition("/")[2].lower()
         try:
             recipe = recipe_for(f"hf_{name[:32]}__{suffix}")
-            sandbox = await recipe.backend.create(recipe.spec)
+            spec = recipe.spec
+            if zygote is not None:  # goes along with LOAD, which so is ours to send
+                spec = msgspec.structs.replace(spec, opening=b"")
+            sandbox = await recipe.backend.create(spec)
             shown = f"hf_{name}__{'rest' if need.reuse is Reuse.SANDBOX else suffix}"
             load = msgspec.structs.replace(recipe.load, code=sandbox.code_path)
             live = Live(
@@ -233,9 +257,10 @@ class Pool:
                 load,
                 is_exact=recipe.spec.limits.cpu_s is not None or recipe.spec.network is not Network.NONE,
                 on_up=lambda: self._up(number),
+                zygote=zygote,
                 on_end=lambda: self._feed(SandboxEnded(number)),
                 on_queues=lambda: self._queues(number),
-                on_load=lambda took_s: self._feed(SandboxLoaded(number, took_s)),
+                on_load=lambda took_s, is_thawed: self._feed(SandboxLoaded(number, took_s, is_thawed)),
             )
             self._live[number] = live
             await live.connect()
@@ -243,6 +268,9 @@ class Pool:
             log.warning("no sandbox for %s: %s", need.function, error)
             self._starting.discard(number)
             self._feed(SandboxEnded(number, f"no sandbox for {need.function}: {error}"))
+        finally:
+            if zygote is not None:
+                os.close(zygote)
 
     def _up(self, number: int) -> None:
         self._starting.discard(number)
@@ -279,6 +307,36 @@ class Pool:
         self._doomed.discard(number)
         self._feed(SandboxGone(number))
         self._emptied.set()
+
+    def _make_zygote(self, action: MakeZygote) -> None:
+        recipe = self._recipes[action.need.key]
+        task = self._loop.create_task(self._bring_up(action.zygote, action.need, recipe))
+        self._making[action.zygote] = task
+
+    async def _bring_up(self, number: int, need: Need, recipe_for: Callable[[str], Recipe]) -> None:
+        try:
+            names = (f"zygote_{number}_{step}" for step in ("load", "try"))
+            zygote = await make_zygote(*map(recipe_for, names))
+        except Unfit as error:
+            log.info("%s has no zygote: %s", need.function, error)
+            event: Event = ZygoteFailed(number)
+        except asyncio.CancelledError:
+            event = ZygoteFailed(number, is_for_good=False)
+        except (NodeError, OSError) as error:
+            log.info("%s has no zygote for now: %s", need.function, error)
+            event = ZygoteFailed(number, is_for_good=False)
+        else:
+            self._zygotes[number] = zygote
+            event = ZygoteReady(number, zygote.memory_mb)
+        del self._making[number]
+        self._emptied.set()
+        self._feed(event)
+
+    def _drop_zygote(self, action: DropZygote) -> None:
+        if action.zygote in self._zygotes:
+            os.close(self._zygotes.pop(action.zygote).file)
+        elif action.zygote in self._making:
+            self._making[action.zygote].cancel()
 
     def _tick(self) -> None:
         self._take_back_stalled()

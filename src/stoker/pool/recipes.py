@@ -54,6 +54,11 @@ class Recipes:
         reuse = function.reuse or preferred
         kept = keep_s if reuse is preferred else None
         places = {Reuse.NONE: 1, Reuse.PROCESS: function.concurrency, Reuse.SANDBOX: SHARED_PLACES}[reuse]
+        backend = self._backend(function.sandbox or self._default)
+        lack = backend.lacks(function.network)
+        if lack is not None:
+            raise Unsupported(f"{function.name!r} asks for the network {function.network.value!r}: {lack}")
+        launch = self._launch(f"{function.runtime}-{function.version}")
         need = Need(
             revision=function.revision,
             function=function.key,
@@ -63,12 +68,8 @@ class Recipes:
             depth=QUEUE_DEPTH if reuse is Reuse.PROCESS and function.concurrency == 1 else 0,
             at_most=function.max_concurrency,
             keep_s=0.0 if reuse is Reuse.NONE else kept,
+            can_freeze=function.zygote and backend.abilities.freezes and launch.fork is not None,
         )
-        backend = self._backend(function.sandbox or self._default)
-        lack = backend.lacks(function.network)
-        if lack is not None:
-            raise Unsupported(f"{function.name!r} asks for the network {function.network.value!r}: {lack}")
-        launch = self._launch(f"{function.runtime}-{function.version}")
         load = self._load(function, reuse)
         opening = write_load(load)
 

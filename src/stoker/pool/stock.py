@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from stoker.pool.events import BoundSpares, DestroySandbox, Snapshot, StartSandbox
+from collections.abc import Iterable
+from functools import partial
+
+from stoker.pool.brood import Brood, Zygote, making_mb
+from stoker.pool.events import BoundSpares, DestroySandbox, DropZygote, MakeZygote, Snapshot, StartSandbox
 from stoker.pool.groups import Entry, Group, Phase
 from stoker.pool.keeping import Policy, victims
 
@@ -14,10 +18,11 @@ SLOW_START_S = 0.1
 class Stock:
     """What there is. HOLDS: committed memory, with dying sandboxes and spares, never exceeds the budget."""
 
-    def __init__(self, budget_mb: int, starts_at_once: int, spare_mb: int) -> None:
+    def __init__(self, budget_mb: int, starts_at_once: int, spare_mb: int, brood: Brood) -> None:
         self.budget_mb = budget_mb
+        self.brood = brood
         self.entries: dict[int, Entry] = {}
-        self.committed_mb = 0
+        self._sandboxes_mb = 0
         self.age = 0.0
         """The rank of the last one that went to make room."""
         self._dying_mb = 0
@@ -30,14 +35,18 @@ class Stock:
     def __repr__(self) -> str:
         return f"<Stock of {len(self.entries)}, {self.committed_mb} of {self.budget_mb} MB>"
 
+    @property
+    def committed_mb(self) -> int:
+        return self._sandboxes_mb + self.brood.committed_mb
+
     def start(self, group: Group, now: float, waited_for: bool) -> StartSandbox:
         self._last += 1
         entry = Entry(self._last, group, now, waited_for)
         self.entries[entry.id] = self._starting[entry.id] = group.entries[entry.id] = entry
         group.starting += entry.places
         group.committed_mb += entry.memory_mb
-        self.committed_mb += entry.memory_mb
-        return StartSandbox(entry.id, entry.need)
+        self._sandboxes_mb += entry.memory_mb
+        return StartSandbox(entry.id, entry.need, self.brood.use(entry, now, self.age))
 
     def ready(self, sandbox: int, now: float) -> Entry | None:
         """It is made; None if it is not among those being made any more."""
@@ -69,13 +78,15 @@ class Stock:
         self._dying_mb += entry.memory_mb
         return DestroySandbox(entry.id)
 
-    def gone(self, sandbox: int) -> None:
+    def gone(self, sandbox: int) -> list[DropZygote]:
         """Nothing of it is left."""
         entry = self.entries.pop(sandbox, None)
-        if entry is not None:
-            self.committed_mb -= entry.memory_mb
-            self._dying_mb -= entry.memory_mb
-            del entry.group.entries[sandbox]
+        if entry is None:
+            return []
+        self._sandboxes_mb -= entry.memory_mb
+        self._dying_mb -= entry.memory_mb
+        del entry.group.entries[sandbox]
+        return self.brood.left(entry)
 
     def can_start(self, now: float, spared: int = 0) -> bool:
         """Whether fewer than allowed are being made; `spared` starts are left for others."""
@@ -89,7 +100,8 @@ class Stock:
 
     def missing_mb(self, group: Group) -> int:
         """What a start for the group lacks when everything that dies is gone, and every spare."""
-        return self.committed_mb - self._dying_mb + group.need.memory_mb - self.budget_mb
+        dying_mb = self._dying_mb + self.brood.dying_mb
+        return self.committed_mb - dying_mb + group.need.memory_mb - self.budget_mb
 
     def spares_changed(self, number: int, memory_mb: int) -> None:
         """HOLDS: no more memory than they were bound to last, or had then."""
@@ -104,15 +116,37 @@ class Stock:
         self._spare_bound_mb = bound_mb
         return [BoundSpares(bound_mb)]
 
-    def make_room(self, group: Group, policy: Policy) -> list[DestroySandbox]:
-        """Ends idle sandboxes, by the policy's rank, if that makes the room for one of the group."""
+    def make_room(self, group: Group, policy: Policy) -> list[DestroySandbox | DropZygote]:
+        """Ends what is idle, by the policy's rank, if that makes the room for one of the group."""
+        actions: list[DestroySandbox | DropZygote] = []
+        if self.missing_mb(group) > 0:
+            actions += self.brood.retire_unfinished()
         missing = self.missing_mb(group)
         if missing <= 0:
+            return actions
+        idle: list[Entry | Zygote] = [entry for entry in self.entries.values() if entry.is_idle]
+        idle += [zygote for zygote in self.brood.zygotes.values() if zygote.is_idle]
+        chosen = victims(idle, missing, partial(_rank, policy))
+        self.age = max([self.age, *(policy.rank(one) for one in chosen)])
+        for one in chosen:
+            actions += self._end(one)
+        return actions
+
+    def _end(self, idle: Entry | Zygote) -> list[DestroySandbox | DropZygote]:
+        """End it; a zygote with those who started from it."""
+        if isinstance(idle, Entry):
+            return [self.destroy(idle)] if idle.is_idle else []
+        ends = [self.destroy(user) for user in idle.users.values() if user.is_idle]
+        return [*ends, *self.brood.retire(idle)]
+
+    def make_zygote(self, groups: Iterable[Group], now: float) -> list[MakeZygote]:
+        """The next one that is worth it, in room that nobody needs."""
+        if self.brood.is_making or not self.can_start(now, spared=1):
             return []
-        idle = [entry for entry in self.entries.values() if entry.is_idle]
-        chosen = victims(idle, missing, policy.rank)
-        self.age = max([self.age, *(policy.rank(entry) for entry in chosen)])
-        return [self.destroy(entry) for entry in chosen]
+        for group in groups:
+            if self.brood.may_want(group) and self.has_room(making_mb(group)):
+                return [self.brood.make(group, now, self.age)]
+        return []
 
     def snapshot(self, waiting: int) -> Snapshot:
         count = dict.fromkeys(("starting", "busy", "idle", "dying"), 0)
@@ -126,4 +160,12 @@ class Stock:
             spares=self._spares,
             committed_mb=committed_mb,
             budget_mb=self.budget_mb,
+            zygotes=sum(zygote.is_ready for zygote in self.brood.zygotes.values()),
         )
+
+
+def _rank(policy: Policy, one: Entry | Zygote) -> float:
+    """A zygote goes after those who started from it."""
+    if isinstance(one, Entry):
+        return policy.rank(one)
+    return max([policy.rank(one), *(policy.rank(user) for user in one.users.values())])

@@ -122,6 +122,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True):
     network: Network = Network.NONE
     egress: tuple[str, ...] = ()
     sandbox: str | None = None
+    zygote: bool = True
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,8 @@ class Load(msgspec.Struct, kw_only=True):
     cpu_ms: int = 0
     """In mode `fork`: the processor time of one call; 0: no limit."""
     environment: dict[str, str]
+    freeze: bool = False
+    """Hand over, with LOADED, what others can become instead of loading it anew; serve no call."""
 
 
 class Hello(msgspec.Struct):

@@ -28,6 +28,7 @@ CALL_HEAD = struct.Struct("!IBI16sI")
 TIMES = struct.Struct("!QQ")
 EXIT = struct.Struct("!iiQ")
 LOAD_TIME = struct.Struct("!Q")
+THAWED = b"\1"
 
 SLACK = MEBIBYTE  # what a frame may be longer than the largest result: heads, an error's stack
 MAX_ERROR = MEBIBYTE
@@ -88,6 +89,8 @@ class Session(asyncio.Protocol):
         self._last_call = 0
         self._aside = 0
         self._transport: asyncio.Transport | None = None
+        self.is_thawed = False
+        """It became a process that had loaded the function before, instead of loading it."""
         self._is_greeted = False
         self._is_loaded = False
         self._is_lost = False
@@ -99,8 +102,9 @@ class Session(asyncio.Protocol):
 
     # What we say
 
-    def load(self, load: Load) -> None:
-        self._write(write_load(load))
+    def load(self, load: Load, sent: int = 0) -> None:
+        """Say what to load; of the frame so many bytes have been sent already."""
+        self._write(write_load(load)[sent:])
 
     def call(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
         """Send one call; returns its number on this connection."""
@@ -261,7 +265,7 @@ class Session(asyncio.Protocol):
             listener.exited(*EXIT.unpack(payload))
         else:
             run_ns, cpu_ns = TIMES.unpack_from(payload)
-            listener.raised(run_ns, cpu_ns, _read_error(payload))
+            listener.raised(run_ns, cpu_ns, read_error(payload))
 
     def _receive_early(self, kind: int, number: int, payload: bytes) -> None:
         """What may come before any call's end, each at most once and in this order."""
@@ -269,11 +273,12 @@ class Session(asyncio.Protocol):
             self._is_greeted = True
             self._receive_hello(payload)
         elif kind == LOADED and self._is_greeted:
-            load_ns = LOAD_TIME.unpack(payload)[0]
+            load_ns = LOAD_TIME.unpack(payload[: LOAD_TIME.size])[0]
+            self.is_thawed = payload[LOAD_TIME.size :] == THAWED
             self._is_loaded = True
             self._listener.loaded(load_ns)
         elif kind == ERROR and self._is_greeted and not number:
-            error = _read_error(payload)
+            error = read_error(payload)
             self._is_loaded = True
             self._listener.load_failed(error)
         else:
@@ -329,7 +334,7 @@ class Session(asyncio.Protocol):
         self._listener.session_ended(reason)
 
 
-def _read_error(payload: bytes) -> FunctionError:
+def read_error(payload: bytes) -> FunctionError:
     """The error behind an ERROR's numbers. Raises DecodeError, UnicodeDecodeError, RecursionError."""
     if len(payload) > MAX_ERROR:
         return FunctionError("Error", "the function's error was too large to be kept")

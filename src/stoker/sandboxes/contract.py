@@ -83,6 +83,8 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """Code inside cannot reach the host."""
     limits_memory: bool
     limits_pids: bool
+    freezes: bool = False
+    """What a forked program has loaded in one of its sandboxes can be continued in others."""
     measures: bool
     """`Ending.usage` and `Sandbox.usage()` tell CPU time and peak memory."""
 

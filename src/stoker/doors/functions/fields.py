@@ -96,6 +96,12 @@ def _whole(least: int, most: int) -> Reader:
     return reader
 
 
+def _truth(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        _refuse(field, value, "true or false")
+    return value
+
+
 def _span(field: str, value: Any) -> float:
     """Seconds, from `30`, `2.5`, `"30s"`, `"500ms"`, `"2m"`."""
     text = repr(value) if type(value) in (int, float) else value
@@ -177,5 +183,6 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "network": _choice(Network),
         "egress": _targets,
         "sandbox": _text(64, 1),
+        "zygote": _truth,
     }
 )

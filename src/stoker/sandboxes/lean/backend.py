@@ -128,6 +128,7 @@ class Backend(contract.Backend):
             limits_memory=True,  # by a cgroup, or else by watching
             limits_pids=self._is_root or kernel() >= (5, 14) or "pids" in found,
             measures=True,
+            freezes=True,
         )
 
     def problems(self) -> list[Problem]:

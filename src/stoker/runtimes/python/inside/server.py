@@ -14,17 +14,20 @@ PRELOADED = ("collections", "datetime", "functools", "math", "random", "re", "tr
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 _serving = __import__("stoker_server.serving", fromlist=["serve"])
+_anchoring = __import__("stoker_server.anchor", fromlist=["reserve"])
 _rehearsal = __import__("stoker_server.rehearsal", fromlist=["rehearse"])
 sys.path.pop(0)
 
 
 def serve(channel_fd: int) -> None:
     """Answer the frames of `docs/wire.md` on this descriptor; never returns."""
-    _serving.serve(channel_fd)
+    _serving.serve(channel_fd, _anchor)
 
 
+_anchor = None
 if __name__ == "__main__":
     serve(3)
 for _name in PRELOADED:
     __import__(_name)
 _rehearsal.rehearse()  # what it makes for good (caches, specialised code) is made once, and shared
+_anchor = _anchoring.reserve()

@@ -38,6 +38,32 @@ class Channel:
             frame = self.take()
         return frame
 
+    def receive_with_file(self) -> tuple[tuple[int, int, bytes], int]:
+        """Wait for the first frame; with the file that came with it, or -1."""
+        import _socket
+
+        line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.fd)
+        try:
+            self._buffer, rights, _, _ = line.recvmsg(CHUNK, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:
+            self._buffer, rights = b"", []
+        line.detach()
+        if not self._buffer:
+            raise EndOfStream
+        return self.receive(), struct.unpack("=i", rights[0][2][:4])[0] if rights else -1
+
+    def send_with_file(self, data: bytes, file: int) -> None:
+        import _socket
+
+        line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.fd)
+        line.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=i", file))])
+        line.detach()
+
+    def exchange_unread(self, data: bytes) -> bytes:
+        """What was read and is no whole frame yet, or not yet taken; from here on it is `data`."""
+        unread, self._buffer = self._buffer, data
+        return unread
+
     def take(self) -> tuple[int, int, bytes] | None:
         """The next frame if it has been read already."""
         data = self._buffer

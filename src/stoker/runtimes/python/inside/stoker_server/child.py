@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
-from . import leaving, streams
+from . import leaving, randomness, streams
 from .channel import CALL, Channel, EndOfStream, write_frame
 from .function import Function
 
@@ -87,7 +86,7 @@ def _live(function: Function, order: int, answer: int, stdout: int, stderr: int)
     for stream, pipe in ((1, stdout), (2, stderr)):
         os.dup2(pipe, stream)
         os.close(pipe)
-    _refresh_randomness()
+    randomness.refresh()
     if function.cpu_ms:
         from . import spending
 
@@ -104,10 +103,3 @@ def _live(function: Function, order: int, answer: int, stdout: int, stderr: int)
 def _close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-def _refresh_randomness() -> None:
-    """Calls must not draw the same numbers; `random` sees to itself."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()

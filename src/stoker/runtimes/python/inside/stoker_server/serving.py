@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import struct
 import sys
 import time
 
@@ -17,16 +18,20 @@ TYPE_CHECKING = False  # a name type checkers know; importing `typing` takes 2.5
 if TYPE_CHECKING:
     from typing import Any
 
+    from .anchor import Anchor
+
 WIRE = 1
+AFRESH, THAWED = b"\0", b"\1"  # how a function was loaded
+_BEGAN = struct.Struct("=Q")
 
 
-def serve(channel_fd: int) -> None:
+def serve(channel_fd: int, anchor: Anchor | None) -> None:
     """Answer frames until the node closes the stream or the function ends the process; never returns."""
     with leaving.process_ends():
-        _greet_and_serve(Channel(channel_fd))
+        _greet_and_serve(Channel(channel_fd), anchor)
 
 
-def _greet_and_serve(channel: Channel) -> None:
+def _greet_and_serve(channel: Channel, anchor: Anchor | None) -> None:
     version = ".".join(map(str, sys.version_info[:3]))
     hello = {"wire": WIRE, "runtime": "python", "version": version, "queues": has_permits()}
     channel.send(write_frame(HELLO, 0, json.dumps(hello).encode()))
@@ -34,12 +39,12 @@ def _greet_and_serve(channel: Channel) -> None:
     streams.install()
     faulthandler.enable()
     rehearsal.rehearse_unless_asked(channel.fd)
-    load = _receive_load(channel)
+    load = _receive_load(channel, anchor)
     if _is_shared(load):
         from . import routing
 
         routing.install()  # before the function's modules keep hold of the streams that are there
-    function = _load(channel, load)
+    function = _load(channel, load, anchor)
     _serve_calls(channel, function, load)
 
 
@@ -47,15 +52,24 @@ def _is_shared(load: dict[str, Any]) -> bool:
     return bool(load["mode"] == "process" and load["concurrency"] > 1)
 
 
-def _receive_load(channel: Channel) -> dict[str, Any]:
-    kind, _, payload = channel.receive()
+def _receive_load(channel: Channel, anchor: Anchor | None) -> dict[str, Any]:
+    """What to load; where it came with a function that is loaded already, this process becomes that."""
+    (kind, _, payload), file = (channel.receive(), -1) if anchor is None else channel.receive_with_file()
+    began_ns = time.monotonic_ns()
     load: dict[str, Any] = json.loads(payload) if kind == LOAD else {}
     if load.get("wire") != WIRE:
         sys.exit(leaving.PROTOCOL_ERROR)
+    if anchor is not None and file >= 0:
+        from . import thawing
+
+        unread = channel.exchange_unread(b"")
+        thawing.thaw(anchor, file, _BEGAN.pack(began_ns) + unread)
+        channel.exchange_unread(unread)
+        os.close(file)
     return load
 
 
-def _load(channel: Channel, load: dict[str, Any]) -> Function:
+def _load(channel: Channel, load: dict[str, Any], anchor: Anchor | None) -> Function:
     began_ns = time.monotonic_ns()
     try:
         function = Function(load)
@@ -64,9 +78,35 @@ def _load(channel: Channel, load: dict[str, Any]) -> Function:
         channel.send(write_error(0, time.monotonic_ns() - began_ns, 0, failure.error))
         sys.exit(1)
     streams.flush()
+    how = AFRESH
+    if load.get("freeze"):
+        began_ns, how = _freeze(channel, load["code"], anchor, began_ns), THAWED
     took_ns = time.monotonic_ns() - began_ns
-    channel.send(write_frame(LOADED, 0, took_ns.to_bytes(8, "big")))
+    channel.send(write_frame(LOADED, 0, took_ns.to_bytes(8, "big") + how))
     return function
+
+
+def _freeze(channel: Channel, code: str, anchor: Anchor | None, began_ns: int) -> int:
+    """Hand over this process as it is now, and end; returns only in who becomes it, with when he began to."""
+    from . import freezing
+
+    took_ns = time.monotonic_ns() - began_ns
+    try:
+        if anchor is None:
+            raise freezing.CannotFreeze("no zygote has reserved what it takes")
+        file = freezing.freeze(anchor, code)
+    except freezing.CannotFreeze as error:
+        channel.send(write_error(0, took_ns, 0, ("CannotFreeze", str(error), "")))
+        sys.exit(1)
+    if file >= 0:
+        channel.send_with_file(write_frame(LOADED, 0, took_ns.to_bytes(8, "big") + AFRESH), file)
+        channel.receive()
+        sys.exit(leaving.PROTOCOL_ERROR)
+    assert anchor is not None
+    letter = anchor.find()
+    channel.exchange_unread(letter[_BEGAN.size :])
+    began_ns = _BEGAN.unpack_from(letter)[0]
+    return began_ns
 
 
 def _serve_calls(channel: Channel, function: Function, load: dict[str, Any]) -> None:

@@ -1,0 +1,174 @@
+"""Which functions have a zygote: what one loaded sandbox became, kept for those that start later.
+
+Theory. A zygote is memory that saves the time of an import whenever a sandbox of its function starts. It is
+made after a function was loaded well, if that took long enough, in room that nobody needs; it counts in
+committed memory, and it goes like an idle sandbox does, by the same rank, when room is needed. As long as
+sandboxes live that started from it they hold its memory, so it cannot go before them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from stoker.pool.events import DropZygote, MakeZygote, SandboxLoaded, ZygoteFailed, ZygoteReady
+from stoker.pool.groups import Entry, Group, Phase
+
+WORTH_S = 0.05
+"""An import that takes less is done again: becoming a zygote takes some milliseconds too."""
+MAKING_TIMES = 2
+"""While one is made there is the sandbox that loads, and beside it what it is copied to."""
+
+
+class Zygote:
+    """One, as the plan sees it."""
+
+    __slots__ = (
+        "age",
+        "cost_s",
+        "group",
+        "id",
+        "idle_since",
+        "is_ready",
+        "is_retired",
+        "memory_mb",
+        "served",
+        "users",
+    )
+
+    def __init__(self, number: int, group: Group, now: float, age: float) -> None:
+        self.id = number
+        self.group = group
+        self.memory_mb = making_mb(group)
+        self.cost_s = group.import_s
+        """What each start from it saves."""
+        self.served = 1
+        self.idle_since = now
+        self.age = age
+        self.users: dict[int, Entry] = {}
+        """Sandboxes there are that started from it."""
+        self.is_ready = False
+        self.is_retired = False
+
+    def __repr__(self) -> str:
+        state = "retired" if self.is_retired else "ready" if self.is_ready else "being made"
+        return f"<Zygote {self.id} of {self.group.need.function} {state}, {len(self.users)} users>"
+
+    @property
+    def is_idle(self) -> bool:
+        """It could go, and those who started from it with it."""
+        return self.is_ready and all(user.is_idle for user in self.users.values())
+
+    @property
+    def is_dying(self) -> bool:
+        dying = Phase.DYING
+        return self.is_retired and all(user.phase is dying for user in self.users.values())
+
+
+class Brood:
+    """All zygotes. They hold at most `budget_mb`, what one that is being made takes included."""
+
+    def __init__(self, budget_mb: int) -> None:
+        self.zygotes: dict[int, Zygote] = {}
+        self.committed_mb = 0
+        self._budget_mb = budget_mb
+        self._last = 0
+
+    def __repr__(self) -> str:
+        return f"<Brood of {len(self.zygotes)}, {self.committed_mb} of {self._budget_mb} MB>"
+
+    def may_want(self, group: Group) -> bool:
+        """Whether one for this group would be worth it, and there is none."""
+        if group.zygote is not None or group.is_unfit or not group.need.can_freeze:
+            return False
+        is_wanted = group.import_s >= WORTH_S and group.last_asked > -math.inf
+        return is_wanted and self.committed_mb + making_mb(group) <= self._budget_mb
+
+    @property
+    def dying_mb(self) -> int:
+        """Memory of those that will be gone soon, by themselves."""
+        return sum(one.memory_mb for one in self.zygotes.values() if one.is_dying)
+
+    @property
+    def is_making(self) -> bool:
+        """One at a time: each loads a function while others serve."""
+        return any(not zygote.is_ready for zygote in self.zygotes.values())
+
+    def make(self, group: Group, now: float, age: float) -> MakeZygote:
+        self._last += 1
+        zygote = group.zygote = self.zygotes[self._last] = Zygote(self._last, group, now, age)
+        self.committed_mb += zygote.memory_mb
+        return MakeZygote(zygote.id, group.need)
+
+    def made(self, event: ZygoteReady | ZygoteFailed) -> list[DropZygote]:
+        """Its maker has come to an end."""
+        zygote = self.zygotes[event.zygote]
+        if isinstance(event, ZygoteReady):
+            zygote.is_ready = True
+            self.committed_mb += event.memory_mb - zygote.memory_mb
+            zygote.memory_mb = event.memory_mb
+            return self._drop_if_over(zygote)
+        zygote.group.is_unfit = zygote.group.is_unfit or event.is_for_good
+        if zygote.group.zygote is zygote:
+            zygote.group.zygote = None
+        self._gone(zygote)
+        return []
+
+    def loaded(self, entry: Entry, event: SandboxLoaded) -> list[DropZygote]:
+        """A sandbox has loaded its function, from its zygote or by itself."""
+        entry.group.load_s = event.took_s
+        if event.is_thawed:
+            return []
+        entry.group.import_s = event.took_s
+        # Nothing can start from it any more: what all sandboxes are forked from is another by now.
+        return [] if entry.zygote is None else self.retire(entry.zygote)
+
+    def forget(self, group: Group) -> list[DropZygote]:
+        """Its revision is not current any more, or not expected again."""
+        return [] if group.zygote is None else self.retire(group.zygote)
+
+    def use(self, entry: Entry, now: float, age: float) -> int:
+        """What that sandbox starts from; 0: its group has nothing ready."""
+        zygote = entry.group.zygote
+        if zygote is None or not zygote.is_ready:
+            return 0
+        entry.zygote = zygote
+        zygote.users[entry.id] = entry
+        zygote.served += 1
+        zygote.idle_since, zygote.age = now, age
+        return zygote.id
+
+    def retire(self, zygote: Zygote) -> list[DropZygote]:
+        """Nothing starts from it any more; it goes when nothing needs its memory."""
+        was_retired, zygote.is_retired = zygote.is_retired, True
+        if zygote.group.zygote is zygote:
+            zygote.group.zygote = None
+        if zygote.is_ready:
+            return self._drop_if_over(zygote)
+        return [] if was_retired else [DropZygote(zygote.id)]  # its maker is told, and says when it is gone
+
+    def retire_unfinished(self) -> list[DropZygote]:
+        """Somebody needs the room of those being made."""
+        making = [one for one in self.zygotes.values() if not one.is_ready]
+        return [action for one in making for action in self.retire(one)]
+
+    def left(self, entry: Entry) -> list[DropZygote]:
+        """A sandbox is gone, and with it its part in what it started from."""
+        if entry.zygote is None:
+            return []
+        del entry.zygote.users[entry.id]
+        return self._drop_if_over(entry.zygote)
+
+    def _drop_if_over(self, zygote: Zygote) -> list[DropZygote]:
+        if not zygote.is_retired or not zygote.is_ready or zygote.users:
+            return []
+        self._gone(zygote)
+        return [DropZygote(zygote.id)]
+
+    def _gone(self, zygote: Zygote) -> None:
+        """Nothing of it is left."""
+        del self.zygotes[zygote.id]
+        self.committed_mb -= zygote.memory_mb
+
+
+def making_mb(group: Group) -> int:
+    return group.need.memory_mb * MAKING_TIMES
