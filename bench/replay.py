@@ -119,15 +119,19 @@ def _row(imports: str, cap: float, policy: str, results: list[Result], caps: lis
 # The real node
 
 
-def replay(trace: Trace, policy: str, cap_mb: int, sandbox: str) -> Real:
-    """The first seconds of a trace, each call at its time, against a node that starts with nothing."""
+def settings(policy: str, cap_mb: int) -> tuple[str, ...]:
+    """What a node is started with, to keep by a policy within a memory cap."""
+    return "--set", f"keeping={policy}", "--set", f"memory_mb={cap_mb}"
+
+
+def replay(node: system.System, trace: Trace, policy: str, cap_mb: int) -> Real:
+    """A trace, each call at its time, against a node started with these `settings` that has nothing yet."""
     used = {arrival.function for arrival in trace.arrivals}
-    with system.running(sandbox, "--set", f"keeping={policy}", "--set", f"memory_mb={cap_mb}") as node:
-        for number in sorted(used):
-            _deploy(node, trace, number)
-        before = node.ask("GET", "/stats")["data"]["calls"]["sources"]
-        over_ms = asyncio.run(_send(trace, node.port))
-        after = node.ask("GET", "/stats")["data"]["calls"]["sources"]
+    for number in sorted(used):
+        _deploy(node, trace, number)
+    before = node.ask("GET", "/stats")["data"]["calls"]["sources"]
+    over_ms = asyncio.run(_send(trace, node.port))
+    after = node.ask("GET", "/stats")["data"]["calls"]["sources"]
     cold = after.get("fresh", 0) - before.get("fresh", 0)
     return Real(
         policy=policy,
@@ -234,12 +238,21 @@ def main() -> int:
     return 0
 
 
+def real_piece(seed: int, seconds: float) -> tuple[Trace, int]:
+    """Of a trace as much as a node can be asked to serve, and the memory cap for it."""
+    trace = piece(arrivals(seed, REAL_SCALE, 2 * seconds / 60), seconds)
+    return trace, int(simulated(trace, "lru", UNLIMITED_MB, Costs()).peak_mb * REAL_CAP)
+
+
 def _replays(policies: list[str], sandbox: str) -> list[Real]:
     if not policies:
         return []
-    trace = piece(arrivals(1, REAL_SCALE, 2 * REAL_S / 60), REAL_S)
-    cap_mb = int(simulated(trace, "lru", UNLIMITED_MB, Costs()).peak_mb * REAL_CAP)
-    return [replay(trace, policy, cap_mb, sandbox or system.default_sandbox()) for policy in policies]
+    trace, cap_mb = real_piece(1, REAL_S)
+    done = []
+    for policy in policies:
+        with system.running(sandbox or system.default_sandbox(), *settings(policy, cap_mb)) as node:
+            done.append(replay(node, trace, policy, cap_mb))
+    return done
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Answers questions, one JSON text a line: leaves traces, and looks at everything there is to see.
 
 `{"do": "leave", "key": 7}`: leave what others may find; the answer is what they have to know for that.
-`{"do": "clear"}`: take it away again.
+`{"do": "clear"}`: take it away again; the answer has how many such there were.
 `{"do": "look", "strangers": [...], "given": [...]}`: the answer has each probe's word. `strangers` are
 such answers, of whom nothing should be found; `given` names the variables that were given. Every probe
 is tried in a process of its own, which the kernel may kill for it.
@@ -37,9 +37,10 @@ def answer(question: Dict[str, Any], traces: List[reach.Traces], opened: Dict[in
         traces.append(reach.Traces(question["key"]))
         return {**reach.describe(), **traces[-1].leave()}
     if question["do"] == "clear":
+        count = len(traces)
         while traces:
             traces.pop().clear()
-        return {}
+        return {"cleared": count}
     return dict(look(question["strangers"], set(question["given"]), opened))
 
 
