@@ -64,7 +64,7 @@ TABLE: dict[str, set[str]] = {
     "sandboxes": ROOM,
     "sandboxes.*": ROOM | {"sandboxes.contract", "linux"},
     "doors": ROOM,
-    "doors.*": ROOM | {"doors.contract", "doors.explanation", "records.model"},
+    "doors.*": ROOM | {"doors.contract", "doors.explanation", "doors.refusals", "records.model"},
 }
 # What may be named in annotations only, under TYPE_CHECKING: a door is given the node, it never makes one.
 NAMED: dict[str, set[str]] = {"doors.*": {"node"}, "doors": {"node"}}

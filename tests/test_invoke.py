@@ -94,12 +94,11 @@ class House:
         self.shelf = Shelf()
         self.backend = fake.Backend(fake.Settings(), tuple(LAUNCHES.values()))
         self.gate = Gate(max_calls, max_calls)
-        self.pool = Pool(budget_mb, tasks.create_task)
+        self.pool = Pool(budget_mb, tasks.create_task, "greedy_dual")
         self.deadlines = Deadlines()
         self.records: list[Outcome | NodeError] = []
         self.rooms = Rooms(
             clock=time.monotonic,
-            gate=self.gate,
             code=self.shelf,
             pool=self.pool,
             recipes=Recipes({"fake": self.backend}, "fake", LAUNCHES),
@@ -115,13 +114,16 @@ class House:
         fields = {"deadline": loop.time() + 30, "reuse": Reuse.PROCESS, **changes}
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         invocation = Invocation(id=uuid_utils.uuid7().hex, function=key, body=body, **fields)
-        call = Call(self.rooms, invocation, settled.set_result)
+        call = Call(self.rooms, invocation, self.gate.admit(key, loop.time()), settled.set_result)
         call.start()
         return call, settled
 
     async def call(self, key: str, event: object = None, **changes: Any) -> Any:
         async with asyncio.timeout(10):
-            return await self.start(key, event, **changes)[1]
+            try:
+                return await self.start(key, event, **changes)[1]
+            except NodeError as refusal:
+                return refusal
 
     def assert_all_given_back(self) -> None:
         assert self.gate.inside == 0

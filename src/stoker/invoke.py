@@ -14,7 +14,7 @@ from signal import SIGKILL
 from typing import Any, Protocol
 
 from stoker import verdicts
-from stoker.admission import Gate, Ticket
+from stoker.admission import Ticket
 from stoker.deadlines import Deadlines
 from stoker.errors import Impatient, NodeError, PayloadTooLarge, SandboxFailed, SandboxLost
 from stoker.outputs import LogKeeper
@@ -77,7 +77,6 @@ class Rooms:
         "clock",
         "code",
         "deadlines",
-        "gate",
         "max_event_bytes",
         "pool",
         "recipes",
@@ -89,7 +88,6 @@ class Rooms:
         self,
         *,
         clock: Callable[[], float],
-        gate: Gate,
         code: Code,
         pool: Pool,
         recipes: Recipes,
@@ -99,7 +97,6 @@ class Rooms:
         max_event_bytes: int,
     ) -> None:
         self.clock = clock
-        self.gate = gate
         self.code = code
         self.pool = pool
         self.recipes = recipes
@@ -133,7 +130,7 @@ class Call:
         "phases",
     )
 
-    def __init__(self, rooms: Rooms, invocation: Invocation, settle: Settle) -> None:
+    def __init__(self, rooms: Rooms, invocation: Invocation, ticket: Ticket, settle: Settle) -> None:
         self._rooms = rooms
         self.invocation = invocation
         self.expires_at = invocation.deadline
@@ -141,7 +138,7 @@ class Call:
         self._created_at = time.time()
         self._since = self._entered = rooms.clock()
         self._settle_with: Settle | None = settle
-        self._ticket: Ticket | None = None
+        self._ticket = ticket
         self._pin: Pin | None = None
         self._function: Function | None = None
         self._asked = 0
@@ -162,7 +159,6 @@ class Call:
         rooms, invocation = self._rooms, self.invocation
         try:
             self._check_size()
-            self._ticket = rooms.gate.admit(invocation.function, self._since)
             self.phases.admit = self._lap()
             pin = rooms.code.pin(invocation.function)
         except NodeError as error:
@@ -391,8 +387,7 @@ class Call:
                 rooms.pool.withdraw(self._asked)
             if self._pin is not None:
                 self._pin.release()
-            if self._ticket is not None:
-                self._ticket.give_back()
+            self._ticket.give_back()
             rooms.record(self.invocation, outcome, self._created_at)
 
     def _check_size(self) -> None:

@@ -23,7 +23,7 @@ import uvicorn
 import uvloop
 
 from stoker import __version__, plugins
-from stoker.admission import Gate
+from stoker.admission import Gate, Ticket
 from stoker.code import BUILD_STEPS, Cache, Functions, builder_launch
 from stoker.deadlines import Deadlines
 from stoker.doors.asgi import application
@@ -34,10 +34,9 @@ from stoker.errors import (
     BackendUnavailable,
     BadCode,
     BadRequest,
-    Draining,
     NodeError,
     NoSuchFunction,
-    TooBusy,
+    Refused,
 )
 from stoker.invoke import Call, Rooms, Settle
 from stoker.linux import privileges
@@ -57,7 +56,7 @@ RAM_SHARE = 0.8
 """Of the machine's memory, for all sandboxes together, unless the settings say."""
 DRAIN_S = 20.0
 """How long calls inside may go on when the node stops."""
-TURNED_AWAY = (BadRequest, NoSuchFunction, TooBusy, Draining)
+TURNED_AWAY = (BadRequest, NoSuchFunction)
 """Counted and not recorded: they came to no function, and a flood of them must not drown the records."""
 GC_ALLOCATIONS = 20_000
 """Between two collections; a call leaves no cycles, so they find little."""
@@ -157,7 +156,6 @@ class Node:
         self._recipes = Recipes(ground.backends, settings.sandbox, ground.launches)
         self._rooms = Rooms(
             clock=time.monotonic,
-            gate=self._gate,
             code=self.code,
             pool=self.pool,
             recipes=self._recipes,
@@ -186,9 +184,17 @@ class Node:
 
     # Calls
 
-    def call(self, invocation: Invocation, settle: Settle) -> Call:
+    def admit(self, function: str, now: float) -> Ticket:
+        """The right to one call. Raises `Draining`, `TooBusy`: of these nothing is kept but the number."""
+        try:
+            return self._gate.admit(function, now)
+        except Refused as refusal:
+            self.metrics.settled(refusal)
+            raise
+
+    def call(self, invocation: Invocation, ticket: Ticket, settle: Settle) -> Call:
         """Start one call; `settle` is called once with its end, perhaps before this returns."""
-        call = Call(self._rooms, invocation, settle)
+        call = Call(self._rooms, invocation, ticket, settle)
         call.start()
         return call
 
@@ -200,7 +206,7 @@ class Node:
             if not settled.done():
                 settled.set_result(end)
 
-        call = self.call(invocation, settle)
+        call = self.call(invocation, self.admit(invocation.function, time.monotonic()), settle)
         try:
             end = await settled
         finally:

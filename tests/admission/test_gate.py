@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.admission import Gate, Ticket
-from stoker.admission.gate import FAIR, LONGEST_RETRY_S
+from stoker.admission.gate import FAIR, LONGEST_RETRY_S, SAID_S
 from stoker.errors import Draining, TooBusy
 
 
@@ -70,6 +70,22 @@ async def test_who_is_turned_away_is_told_how_long_those_inside_will_take(ended:
     with pytest.raises(TooBusy, match=f"try again in {retry_s} s") as refusal:
         gate.admit("front/a", 1.0)
     assert refusal.value.retry_after_s == retry_s
+
+
+async def test_all_who_are_turned_away_in_a_few_milliseconds_are_told_the_same_by_one_error() -> None:
+    gate = Gate(max_calls=100, max_calls_per_function=1)
+    gate.admit("front/a", 0.0)
+    told = []
+    for now in (0.0, SAID_S / 2, SAID_S):
+        with pytest.raises(TooBusy) as refusal:
+            gate.admit("front/a", now)
+        told.append(refusal.value)
+    assert told[0] is told[1] is not told[2]
+    depth = len(refusal.traceback)
+    for _ in range(3):
+        with pytest.raises(TooBusy) as refusal:
+            gate.admit("front/a", SAID_S)
+    assert len(refusal.traceback) == depth, "it does not hold the frames of those who were told before"
 
 
 async def test_a_ticket_given_back_twice_counts_once() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stoker.admission import Gate, Ticket
 from stoker.errors import AlreadyExists, NodeError, NoSuchFunction
 from stoker.records.model import FunctionConfig, FunctionRecord, InvocationRecord
 from stoker.settings import Settings
@@ -41,6 +42,8 @@ class Paper:
         headers = {name: value for name, _, value in (line.partition(b": ") for line in lines)}
         assert len(headers) == len(lines), "a header twice"
         self.replies.append((status, headers, body))
+
+    turn_away = reply
 
     @property
     def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
@@ -187,11 +190,21 @@ class CannedNode:
         self.records = CannedRecords()
         self.metrics = Metrics()
         self.is_draining = False
+        self.refusal: NodeError | None = None
+        self.gate = Gate(1000, 1000)
+
+    def admit(self, function: str, now: float) -> Ticket:
+        if self.refusal is not None:
+            raise self.refusal
+        return self.gate.admit(function, now)
 
     def new_id(self) -> str:
         return ID
 
-    def call(self, invocation: Invocation, settle: Callable[[Outcome | NodeError], None]) -> CannedCall:
+    def call(
+        self, invocation: Invocation, ticket: Ticket, settle: Callable[[Outcome | NodeError], None]
+    ) -> CannedCall:
+        ticket.give_back()
         self.calls.append(invocation)
         call = CannedCall()
         if self.end is None:

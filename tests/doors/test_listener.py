@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from stoker.doors.contract import Exchange, Route
+from stoker.doors.crowd import TURNED_AWAY_AT_ONCE
 from stoker.doors.listener import Routes, protocol_factory
 
 MAX_EVENT = 1000
@@ -29,7 +30,9 @@ class Echo:
 
     def answer(self, exchange: Exchange) -> None:
         self.calls += 1
-        if exchange.query == b"hold":
+        if exchange.query == b"busy":
+            exchange.turn_away(429, b"retry-after: 1\r\n", exchange.body)
+        elif exchange.query == b"hold":
             self.held.append(exchange)
             exchange.on_left = lambda: self.left.append(exchange.path)
         else:
@@ -166,6 +169,43 @@ async def test_a_pipelined_call_waits_for_the_one_before_it(listening: Listening
     assert listening.door.calls == 1
     listening.door.held[0].reply(200, b"", b"first")
     assert [(await client.reply())[2] for _ in range(2)] == [b"first", b"B"]
+
+
+async def test_thousands_behind_one_that_is_held_are_answered_in_order(listening: Listening) -> None:
+    client = await listening.connect()
+    numbers = [b"%04d" % number for number in range(3000)]
+    client.send(b"POST /echo?hold HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+    client.send(b"".join(POST + b"content-length: 4\r\n\r\n" + number for number in numbers))
+    while not listening.door.held:
+        await asyncio.sleep(0)
+    listening.door.held[0].reply(200, b"", b"held")
+    assert [(await client.reply())[2] for _ in range(3001)] == [b"held", *numbers]
+
+
+async def test_who_is_turned_away_and_asks_again_at_once_is_heard_in_turn_and_delays_nobody_else(
+    listening: Listening,
+) -> None:
+    flood, other = await listening.connect(), await listening.connect()
+    numbers = [b"%04d" % number for number in range(TURNED_AWAY_AT_ONCE + 2500)]
+    busy = b"POST /echo?busy HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n"
+    flood.send(b"".join(busy + number for number in numbers))
+    await flood.reply()
+    assert await other.ask(POST + b"content-length: 2\r\n\r\nhi") == (200, b"hi")
+    assert TURNED_AWAY_AT_ONCE <= listening.door.calls - 1 < len(numbers), "the rest waits for its turn"
+    assert [(await flood.reply())[2] for _ in numbers[1:]] == numbers[1:], "all of them, in order"
+    assert await flood.ask(POST + b"content-length: 2\r\n\r\nhi") == (200, b"hi")
+
+
+async def test_who_is_turned_away_and_leaves_is_forgotten(listening: Listening) -> None:
+    flood = await listening.connect()
+    busy = b"POST /echo?busy HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
+    flood.send(busy * (TURNED_AWAY_AT_ONCE + 200))
+    await flood.reply()
+    flood.writer.transport.abort()
+    while listening.server.server_state.connections:
+        await asyncio.sleep(0)
+    other = await listening.connect()
+    assert await other.ask(POST + b"content-length: 2\r\n\r\nhi") == (200, b"hi")
 
 
 async def test_a_body_in_chunks_and_in_single_bytes_arrives_whole(listening: Listening) -> None:

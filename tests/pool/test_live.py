@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from stoker.linux.permits import make_permits
+from stoker.pool.groups import STUCK_S
 from stoker.pool.live import SMALL_READS, Live
 from stoker.runtimes.greeting import Load
+from stoker.runtimes.wire import PERMIT
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError, Hits, Usage
 
@@ -39,10 +42,11 @@ class Pipes(Sandbox):
         self.stdout, self.writes = os.pipe2(os.O_NONBLOCK)
         self.stderr, self.complains = os.pipe2(os.O_NONBLOCK)
         self.ended = asyncio.get_running_loop().create_future()
+        self.permits, self.begun = make_permits()
 
     async def destroy(self) -> None:
         self.inside.close()
-        for descriptor in (self.stdout, self.stderr, self.complains):
+        for descriptor in (self.stdout, self.stderr, self.complains, self.permits, self.begun):
             os.close(descriptor)
 
     def usage(self) -> Usage:
@@ -109,4 +113,38 @@ async def test_who_writes_byte_by_byte_and_closes_is_read_to_the_end(pipes: Pipe
         await until(lambda: not live._unread)
         for _ in range(3):  # an end that is read again would be heard of by now
             await asyncio.sleep(0)
+    live.close()
+
+
+async def queue(pipes: Pipes, calls: int) -> tuple[Live, list[Reader]]:
+    """One call that runs, and behind it some that queue and have been sent in."""
+    os.close(pipes.writes)
+    live, readers = Live("pipes", pipes, LOAD, on_end=lambda: None), [Reader() for _ in range(1 + calls)]
+    await live.connect()
+    live.enter(readers[0], bytes(16), 1000, b"{}", runs_at_once=True)
+    for reader in readers[1:]:
+        live.enter(reader, bytes(16), 1000, b"{}", runs_at_once=False)
+    await asyncio.sleep(0)
+    return live, readers
+
+
+async def test_only_calls_that_have_not_begun_are_taken_back(pipes: Pipes) -> None:
+    live, readers = await queue(pipes, 3)
+    assert os.read(pipes.begun, len(PERMIT))
+    assert live.take_back() == readers[2:]
+    assert list(live.guests.values()) == readers[:2]
+    assert live.take_back() == [], "those left have begun: their answers are on the way"
+    live.close()
+
+
+async def test_a_queue_stands_still_only_if_it_does_in_two_looks(pipes: Pipes) -> None:
+    live, _ = await queue(pipes, 3)
+    assert not live.stands_still(live.moved_at + 10 * STUCK_S), (
+        "the node was away, and has read nothing since"
+    )
+    assert live.stands_still(live.moved_at + 10 * STUCK_S)
+    live.leave(next(iter(live.guests)))
+    assert not live.stands_still(live.moved_at + STUCK_S)
+    assert not live.stands_still(live.moved_at + STUCK_S / 2)
+    assert live.stands_still(live.moved_at + STUCK_S)
     live.close()

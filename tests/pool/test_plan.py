@@ -84,19 +84,19 @@ def warm(plan: Plan, lease: int, of: Need, now: float = 0.0) -> int:
 
 
 def test_a_first_lease_starts_a_sandbox_and_is_granted_when_it_is_ready() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     assert plan.on(LeaseAsked(1, a), 0) == [StartSandbox(1, a)]
     assert plan.on(SandboxReady(1), 0) == [GrantLease(1, 1, Source.FRESH)]
 
 
 def test_a_returned_warm_sandbox_serves_the_next_lease_at_once() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     sandbox = warm(plan, 1, a)
     assert plan.on(LeaseAsked(2, a), 1) == [GrantLease(2, sandbox, Source.WARM)]
 
 
 def test_an_unhealthy_sandbox_is_destroyed_and_not_returned() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     plan.on(LeaseAsked(1, a), 0)
     plan.on(SandboxReady(1), 0)
     assert plan.on(LeaseReturned(1, False), 0) == [DestroySandbox(1)]
@@ -104,20 +104,20 @@ def test_an_unhealthy_sandbox_is_destroyed_and_not_returned() -> None:
 
 
 def test_reuse_none_gets_a_fresh_sandbox_every_time() -> None:
-    plan, a = Plan(1000), need(reuse=Reuse.NONE)
+    plan, a = Plan(1000, "fixed"), need(reuse=Reuse.NONE)
     plan.on(LeaseAsked(1, a), 0)
     plan.on(SandboxReady(1), 0)
     assert plan.on(LeaseReturned(1, True), 0) == [DestroySandbox(1)]
 
 
 def test_a_sandbox_of_one_revision_never_serves_another() -> None:
-    plan = Plan(1000)
+    plan = Plan(1000, "fixed")
     warm(plan, 1, need("a"))
     assert plan.on(LeaseAsked(2, need("b")), 0) == [StartSandbox(2, need("b"))]
 
 
 def test_a_waiting_lease_takes_a_warm_sandbox_freed_before_its_own_is_ready() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     sandbox = warm(plan, 1, a)
     plan.on(LeaseAsked(2, a), 0)
     assert plan.on(LeaseAsked(3, a), 0) == [StartSandbox(2, a)]
@@ -125,7 +125,7 @@ def test_a_waiting_lease_takes_a_warm_sandbox_freed_before_its_own_is_ready() ->
 
 
 def test_short_calls_wait_for_the_sandbox_that_is_there_instead_of_starting_another() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     warm(plan, 1, a)
     plan.on(LeaseAsked(2, a), 0)
     plan.on(LeaseReturned(2, True, run_s=START_COST_S / 10), 0)
@@ -134,17 +134,29 @@ def test_short_calls_wait_for_the_sandbox_that_is_there_instead_of_starting_anot
 
 
 def test_a_line_that_does_not_move_gets_another_sandbox_however_short_calls_were() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     warm(plan, 1, a)
     plan.on(LeaseAsked(2, a), 0)
     plan.on(LeaseReturned(2, True, run_s=START_COST_S / 10), 0)
     plan.on(LeaseAsked(3, a), 1)
     plan.on(LeaseAsked(4, a), 1)
+    plan.on(Tick(), 1)
+    assert plan.on(Tick(), 1 + STUCK_S) == [StartSandbox(2, a)]
+
+
+def test_a_node_that_was_kept_away_takes_no_unread_answers_for_a_line_that_stands_still() -> None:
+    plan, a = Plan(1000, "fixed"), need(depth=16)
+    short(plan, a)
+    for lease in range(3, 40):
+        plan.on(LeaseAsked(lease, a), 0)
+    assert plan.on(Tick(), 1) == plan.on(LeaseAsked(40, a), 1) == [], "what was answered meanwhile is unread"
+    plan.on(LeaseReturned(2, True, run_s=0.00001), 1)
+    assert plan.on(Tick(), 1.001) == plan.on(Tick(), 1 + STUCK_S / 2) == []
     assert plan.on(Tick(), 1 + STUCK_S) == [StartSandbox(2, a)]
 
 
 def test_starts_go_round_the_functions_that_wait() -> None:
-    plan, a, b = Plan(300), need("a"), need("b")
+    plan, a, b = Plan(300, "fixed"), need("a"), need("b")
     for lease in (1, 2, 3):
         plan.on(LeaseAsked(lease, need("full")), 0)
         plan.on(SandboxReady(lease), 0)
@@ -167,7 +179,7 @@ def short(plan: Plan, of: Need, has_written: bool = False) -> None:
 
 
 def test_short_calls_queue_behind_the_one_that_runs_up_to_a_depth() -> None:
-    plan, a = Plan(1000), need(depth=2)
+    plan, a = Plan(1000, "fixed"), need(depth=2)
     short(plan, a)
     for lease in (3, 4):
         assert plan.on(LeaseAsked(lease, a), 0) == [GrantLease(lease, 1, Source.WARM, runs_at_once=False)]
@@ -178,23 +190,24 @@ def test_short_calls_queue_behind_the_one_that_runs_up_to_a_depth() -> None:
 
 
 def test_calls_that_write_output_never_queue() -> None:
-    plan, a = Plan(1000), need(depth=2)
+    plan, a = Plan(1000, "fixed"), need(depth=2)
     short(plan, a, has_written=True)
     assert plan.on(LeaseAsked(3, a), 0) == []
 
 
 def test_a_sandbox_that_stalled_is_not_queued_in() -> None:
-    plan, a = Plan(1000), need(depth=2)
+    plan, a = Plan(1000, "fixed"), need(depth=2)
     short(plan, a)
     plan.on(LeaseAsked(3, a), 0)
     plan.on(SandboxStalled(1), 0.005)
     plan.on(LeaseReturned(3, True), 0.005)
     assert plan.on(LeaseAsked(4, a), 0.005) == []
+    plan.on(Tick(), 0.005)
     assert plan.on(Tick(), 0.005 + STUCK_S) == [StartSandbox(2, a)]
 
 
 def test_a_shared_sandbox_serves_as_many_as_it_has_places() -> None:
-    plan, a = Plan(1000), need(reuse=Reuse.SANDBOX, places=2)
+    plan, a = Plan(1000, "fixed"), need(reuse=Reuse.SANDBOX, places=2)
     plan.on(LeaseAsked(1, a), 0)
     assert plan.on(LeaseAsked(2, a), 0) == []
     granted = plan.on(SandboxReady(1), 0)
@@ -203,7 +216,7 @@ def test_a_shared_sandbox_serves_as_many_as_it_has_places() -> None:
 
 
 def test_a_function_never_has_more_calls_running_than_it_allows() -> None:
-    plan, a = Plan(1000), need(at_most=1)
+    plan, a = Plan(1000, "fixed"), need(at_most=1)
     plan.on(LeaseAsked(1, a), 0)
     plan.on(SandboxReady(1), 0)
     assert plan.on(LeaseAsked(2, a), 0) == []
@@ -211,14 +224,14 @@ def test_a_function_never_has_more_calls_running_than_it_allows() -> None:
 
 
 def test_a_full_node_evicts_only_if_that_makes_room() -> None:
-    plan = Plan(200)
+    plan = Plan(200, "fixed")
     warm(plan, 1, need("a"))
     assert plan.on(LeaseAsked(2, need("big", memory_mb=150)), 1) == [DestroySandbox(1)]
     assert plan.on(SandboxGone(1), 1) == [StartSandbox(2, need("big", memory_mb=150))]
 
 
 def test_a_full_node_leaves_idle_sandboxes_alone_when_they_are_not_enough() -> None:
-    plan = Plan(200)
+    plan = Plan(200, "fixed")
     plan.on(LeaseAsked(1, need("busy")), 0)
     plan.on(SandboxReady(1), 0)
     warm(plan, 2, need("a", memory_mb=50))
@@ -226,7 +239,7 @@ def test_a_full_node_leaves_idle_sandboxes_alone_when_they_are_not_enough() -> N
 
 
 def test_the_one_at_the_head_of_the_line_is_not_starved_by_smaller_ones_behind() -> None:
-    plan, big, small = Plan(200), need("big", memory_mb=200), need("small", memory_mb=100)
+    plan, big, small = Plan(200, "fixed"), need("big", memory_mb=200), need("small", memory_mb=100)
     plan.on(LeaseAsked(1, small), 0)
     plan.on(SandboxReady(1), 0)
     assert plan.on(LeaseAsked(2, big), 0) == []
@@ -236,28 +249,28 @@ def test_the_one_at_the_head_of_the_line_is_not_starved_by_smaller_ones_behind()
 
 
 def test_a_function_larger_than_the_whole_budget_is_refused_for_good() -> None:
-    [refusal] = Plan(100).on(LeaseAsked(1, need(memory_mb=101)), 0)
+    [refusal] = Plan(100, "fixed").on(LeaseAsked(1, need(memory_mb=101)), 0)
     assert isinstance(refusal, RefuseLease)
     assert refusal.is_for_good
     assert "101" in refusal.reason
 
 
 def test_a_sandbox_that_cannot_start_refuses_the_lease_that_waited_for_it() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     plan.on(LeaseAsked(1, a), 0)
     actions = plan.on(SandboxEnded(1, "no kernel"), 0)
     assert actions == [RefuseLease(1, "no kernel"), DestroySandbox(1)]
 
 
 def test_idle_sandboxes_end_after_their_keeping_time() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     warm(plan, 1, a)
     assert plan.on(Tick(), 9.9) == []
     assert plan.on(Tick(), 10.1) == [DestroySandbox(1)]
 
 
 def test_a_retired_revision_is_destroyed_when_idle_and_after_its_call_when_busy() -> None:
-    plan, a = Plan(1000), need()
+    plan, a = Plan(1000, "fixed"), need()
     warm(plan, 1, a)
     plan.on(LeaseAsked(2, a), 0)
     plan.on(LeaseAsked(3, a), 0)
@@ -268,7 +281,7 @@ def test_a_retired_revision_is_destroyed_when_idle_and_after_its_call_when_busy(
 
 
 def test_prewarming_keeps_sandboxes_waiting_for_the_most_recently_used() -> None:
-    plan, a, b = Plan(1000), need("a", reuse=Reuse.NONE), need("b", reuse=Reuse.NONE)
+    plan, a, b = Plan(1000, "fixed"), need("a", reuse=Reuse.NONE), need("b", reuse=Reuse.NONE)
     plan.on(PrewarmChanged(1, 2), 0)
     plan.on(LeaseAsked(1, a), 0)
     granted, *started = plan.on(SandboxReady(1), 1)
@@ -404,7 +417,7 @@ def flooded(plan: Plan, of: Need, sandboxes: int, now: float = 0.0) -> list[int]
 
 
 def test_a_flood_gives_room_to_another_function_as_soon_as_a_call_of_it_ends() -> None:
-    plan, b = Plan(300), need("b")
+    plan, b = Plan(300, "fixed"), need("b")
     flooded(plan, need("a"), 3)
     assert plan.on(LeaseAsked(100, b), QUANTUM_S) == []
     assert plan.on(LeaseReturned(1, True), QUANTUM_S) == [DestroySandbox(1)]
@@ -412,14 +425,14 @@ def test_a_flood_gives_room_to_another_function_as_soon_as_a_call_of_it_ends() -
 
 
 def test_a_sandbox_serves_for_a_while_before_it_gives_its_room() -> None:
-    plan = Plan(300)
+    plan = Plan(300, "fixed")
     flooded(plan, need("a"), 3)
     plan.on(LeaseAsked(100, need("b")), 0.001)
     assert plan.on(LeaseReturned(1, True), QUANTUM_S * 0.9) == [GrantLease(4, 1, Source.WARM)]
 
 
 def test_of_two_that_hold_the_same_none_gives_to_the_other() -> None:
-    plan, a, b = Plan(200), need("a"), need("b")
+    plan, a, b = Plan(200, "fixed"), need("a"), need("b")
     for lease, which in ((1, a), (2, b)):
         plan.on(LeaseAsked(lease, which), 0)
         plan.on(SandboxReady(lease), 0)
@@ -429,7 +442,7 @@ def test_of_two_that_hold_the_same_none_gives_to_the_other() -> None:
 
 
 def test_a_large_function_gets_its_room_from_a_flood_of_small_ones() -> None:
-    plan, big = Plan(300), need("big", memory_mb=300)
+    plan, big = Plan(300, "fixed"), need("big", memory_mb=300)
     flooded(plan, need("a"), 3)
     plan.on(LeaseAsked(100, big), 1.0)
     later = 1.0 + HEAD_S
@@ -442,7 +455,7 @@ def test_a_large_function_gets_its_room_from_a_flood_of_small_ones() -> None:
 
 
 def test_room_that_was_kept_for_one_who_leaves_serves_its_own_line_again() -> None:
-    plan, big = Plan(300), need("big", memory_mb=300)
+    plan, big = Plan(300, "fixed"), need("big", memory_mb=300)
     flooded(plan, need("a"), 3)
     plan.on(LeaseAsked(100, big), 1.0)
     assert plan.on(LeaseReturned(1, True), 1.0 + HEAD_S) == []
@@ -450,7 +463,7 @@ def test_room_that_was_kept_for_one_who_leaves_serves_its_own_line_again() -> No
 
 
 def test_a_flood_does_not_stand_before_others_in_the_making_of_sandboxes() -> None:
-    plan, a, b = Plan(10_000, starts_at_once=2), need("a"), need("b")
+    plan, a, b = Plan(10_000, "fixed", starts_at_once=2), need("a"), need("b")
     started = [plan.on(LeaseAsked(lease, a), 0) for lease in range(1, 21)]
     assert sum(map(len, started)) == 2
     assert plan.on(LeaseAsked(100, b), 0) == []
@@ -473,19 +486,19 @@ def computing(plan: Plan, held: list[int], of: Need, looks: int, cpu_s: float) -
 
 
 def test_a_flood_that_computes_runs_no_more_at_a_time_than_keeps_the_processors_busy() -> None:
-    plan, a = Plan(2000, starts_at_once=20, processors=1), need("a")
+    plan, a = Plan(2000, "fixed", starts_at_once=20, processors=1), need("a")
     held = flooded(plan, a, 20)
     assert computing(plan, held, a, 30, cpu_s=0.05) <= 4
 
 
 def test_a_flood_that_sleeps_runs_as_many_at_a_time_as_there_is_room_for() -> None:
-    plan, a = Plan(2000, starts_at_once=20, processors=1), need("a")
+    plan, a = Plan(2000, "fixed", starts_at_once=20, processors=1), need("a")
     held = flooded(plan, a, 20)
     assert computing(plan, held, a, 30, cpu_s=0.0001) == 20
 
 
 def test_a_start_that_hangs_does_not_keep_others_from_starting() -> None:
-    plan, a, b = Plan(10_000, starts_at_once=1), need("a"), need("b")
+    plan, a, b = Plan(10_000, "fixed", starts_at_once=1), need("a"), need("b")
     plan.on(LeaseAsked(1, a), 0)
     assert plan.on(LeaseAsked(2, b), 0) == []
     assert plan.on(Tick(), SLOW_START_S) == [StartSandbox(2, b)]
@@ -511,7 +524,7 @@ STARTS = 3
 
 
 def test_spares_count_and_go_before_anything_else() -> None:
-    plan, a, b = Plan(1000, spare_mb=100), need("a", memory_mb=600), need("b", memory_mb=350)
+    plan, a, b = Plan(1000, "fixed", spare_mb=100), need("a", memory_mb=600), need("b", memory_mb=350)
     warm(plan, 1, a)
     plan.on(SparesChanged(25, 100), 1)
     assert (plan.snapshot().spares, plan.snapshot().committed_mb) == (25, 700)
@@ -522,7 +535,7 @@ def test_spares_count_and_go_before_anything_else() -> None:
 
 
 def test_idle_ones_go_only_where_spares_do_not_suffice() -> None:
-    plan, a, b = Plan(1000, spare_mb=100), need("a", memory_mb=600), need("b", memory_mb=500)
+    plan, a, b = Plan(1000, "fixed", spare_mb=100), need("a", memory_mb=600), need("b", memory_mb=500)
     idle = warm(plan, 1, a)
     plan.on(SparesChanged(25, 100), 1)
     assert plan.on(LeaseAsked(2, b), 2) == [DestroySandbox(idle), BoundSpares(0)]
@@ -530,7 +543,7 @@ def test_idle_ones_go_only_where_spares_do_not_suffice() -> None:
 
 
 def test_spares_have_what_nobody_else_has_up_to_their_share() -> None:
-    plan, a = Plan(1000, spare_mb=100), need("a", memory_mb=950)
+    plan, a = Plan(1000, "fixed", spare_mb=100), need("a", memory_mb=950)
     assert plan.on(LeaseAsked(1, a), 0) == [StartSandbox(1, a), BoundSpares(50)]
     plan.on(SandboxReady(1), 0)
     plan.on(LeaseReturned(1, False), 0)

@@ -21,12 +21,14 @@ RATE_S = 1.0
 """Over at least this long it is counted how many calls end in a second."""
 LONGEST_RETRY_S = 60
 """Where nothing ends, nobody knows when it will."""
+SAID_S = 0.005
+"""So long everybody who is turned away is told the same, by one and the same error."""
 
 
 class Flow:
     """Calls of one function, or of all: how many are inside and how fast they leave."""
 
-    __slots__ = ("_marked_at", "_marked_left", "_rate", "inside", "left", "name")
+    __slots__ = ("_marked_at", "_marked_left", "_rate", "inside", "left", "name", "said", "said_at")
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -36,6 +38,8 @@ class Flow:
         self._marked_at = now
         self._marked_left = 0
         self._rate = 0.0
+        self.said: TooBusy | None = None
+        self.said_at = now
 
     def __repr__(self) -> str:
         return f"<Flow {self.name} {self.inside} inside, {self.left} left>"
@@ -89,7 +93,6 @@ class Gate:
         self._flows: dict[str, Flow] = {}
         self._is_draining = False
         self._emptied = asyncio.Event()
-        self.refused = 0
 
     def __repr__(self) -> str:
         state = "draining" if self._is_draining else "open"
@@ -112,19 +115,32 @@ class Gate:
         flow = self._flows.get(function)
         if flow is None:
             if free <= 0:
-                raise self._too_busy(everybody, now, f"{everybody.inside} calls are inside this node already")
+                raise self._too_busy(everybody, now)
             flow = self._flows[function] = Flow(function, now)
         elif flow.inside >= self._max_each or flow.inside >= FAIR * free:
-            what = f"{flow.inside} calls of {function!r} are inside already"
-            raise self._too_busy(flow, now, f"{what}, and {free} places are left for all functions")
+            raise self._too_busy(flow, now)
         flow.inside += 1
         everybody.inside += 1
         return Ticket(self, flow)
 
-    def _too_busy(self, flow: Flow, now: float, message: str) -> TooBusy:
-        self.refused += 1
+    def _too_busy(self, flow: Flow, now: float) -> TooBusy:
+        said = flow.said
+        if said is None or now - flow.said_at >= SAID_S:
+            said = flow.said = self._say(flow, now)
+            flow.said_at = now
+        # Without the frames that it was raised through before: they would grow, and hold what is in them.
+        return said.with_traceback(None)
+
+    def _say(self, flow: Flow, now: float) -> TooBusy:
         retry_s = flow.retry_s(now)
-        return TooBusy(f"{message}; try again in {retry_s} s", retry_s)
+        what = f"{flow.inside} calls are inside this node already"
+        if flow is not self._all:
+            free = self._max_calls - self._all.inside
+            what = (
+                f"{flow.inside} calls of {flow.name!r} are inside already, "
+                f"and {free} places are left for all functions"
+            )
+        return TooBusy(f"{what}; try again in {retry_s} s", retry_s)
 
     def take_back(self, flow: Flow) -> None:
         """Called by the ticket alone."""

@@ -37,6 +37,9 @@ class Exchange(Protocol):
         `head`: lines of headers, as `explanation.lines` writes them.
         """
 
+    def turn_away(self, status: int, head: bytes, body: bytes) -> None:
+        """Reply that the client must come back later; while many do so at once it is not heard sooner."""
+
 
 class Route(msgspec.Struct, frozen=True):
     """Which requests are calls: `/execute` exactly, or `/functions/*/call` with one free segment."""

@@ -10,7 +10,6 @@ with "the current cycle" (pipelining, disconnects) works on either kind.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -20,14 +19,13 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from stoker.doors.contract import Route
+from stoker.doors.crowd import BUSY, Idlers, Rests
 from stoker.doors.explanation import lines
 from stoker.errors import PayloadTooLarge
 
 MAX_DISCARDED = 16
 """A body larger than allowed is read to its end, so that the client hears the refusal; past this many
 times the allowed size the connection is closed instead."""
-BUSY = math.inf
-"""When a connection is idle that is not."""
 HOP_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
 
 
@@ -140,6 +138,10 @@ class FastExchange:
             self.response_complete = True
             self._protocol.send_reply(self, status, head, body)
 
+    def turn_away(self, status: int, head: bytes, body: bytes) -> None:
+        self._protocol.rest()
+        self.reply(status, head, body)
+
 
 class NobodyWaits:
     """Stands where a cycle of the parent's has the event its ASGI application waits for."""
@@ -148,48 +150,21 @@ class NobodyWaits:
         pass
 
 
-class Idlers:
-    """Closes connections that stay idle after a reply, with one timer for all of them.
-
-    The parent makes a timer for each reply and cancels it for each request that follows; here a
-    connection notes a time, and all of them are looked at now and then.
-    """
-
-    def __init__(self) -> None:
-        self._open: set[CallProtocol] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        return f"<Idlers among {len(self._open)} connections>"
-
-    def add(self, connection: CallProtocol) -> None:
-        self._open.add(connection)
-        if self._timer is None:
-            self._wait(connection.timeout_keep_alive)
-
-    def discard(self, connection: CallProtocol) -> None:
-        self._open.discard(connection)
-
-    def _wait(self, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(min(timeout_s / 4, 1.0), self._sweep, timeout_s)
-
-    def _sweep(self, timeout_s: float) -> None:
-        self._timer = None
-        until = time.monotonic() - timeout_s
-        for connection in [one for one in self._open if one.idle_since <= until]:
-            connection.timeout_keep_alive_handler()
-        if self._open:
-            self._wait(timeout_s)
-
-
 class CallProtocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(
-        self, *arguments: Any, routes: Routes, max_event_bytes: int, idlers: Idlers, **options: Any
+        self,
+        *arguments: Any,
+        routes: Routes,
+        max_event_bytes: int,
+        idlers: Idlers,
+        rests: Rests,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self._rests = rests
+        self._is_resting = self._is_going_on = False
         self._idlers = idlers
         self._routes = routes
         self._max_event_bytes = max_event_bytes
@@ -251,7 +226,7 @@ class CallProtocol(HttpToolsProtocol):
             self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
         )
         self.cycle = exchange
-        if before is not None and not before.response_complete:
+        if self._is_resting or (before is not None and not before.response_complete):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
         elif self.expect_100_continue:
@@ -283,7 +258,7 @@ class CallProtocol(HttpToolsProtocol):
 
     def _is_queued(self, cycle: FastExchange) -> bool:
         queued: Any = self.pipeline
-        return any(waiting is cycle for waiting, _ in queued)
+        return bool(queued) and queued[0][0] is cycle  # it is the newest
 
     def _begin_asgi(self) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -316,14 +291,41 @@ class CallProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        if self.flow.read_paused:
-            self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        else:
+        if self.pipeline or self.flow.read_paused or self._is_resting:
+            self._go_on()
+        elif not self.transport.is_closing():
             self.idle_since = time.monotonic()
+
+    def _go_on(self) -> None:
+        """Read on, and start what is queued: in a loop, for thousands may be answered at once."""
+        if self._is_resting and not self.transport.is_closing():
+            self.flow.pause_reading()
+        if self._is_going_on or not self._may_go_on():
+            return
+        self.flow.resume_reading()
+        is_free, self._is_going_on = True, True
+        try:
+            while is_free and self.pipeline:
+                cycle, app = self.pipeline.pop()
+                self._start_asgi_task(cycle, app)
+                is_free = cycle.response_complete and self._may_go_on()
+        finally:
+            self._is_going_on = False
+        if is_free:
+            self.idle_since = time.monotonic()
+
+    def _may_go_on(self) -> bool:
+        return not self._is_resting and not self.transport.is_closing()
+
+    def rest(self) -> None:
+        """Whoever is on this connection is being turned away: hear the next request when it is its turn."""
+        if not self._is_resting:
+            self._is_resting = self._rests.add(self, time.monotonic())
+
+    def wake(self) -> None:
+        """The rest is over."""
+        self._is_resting = False
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idlers.discard(self)
@@ -355,11 +357,11 @@ class CallProtocol(HttpToolsProtocol):
 
 def protocol_factory(routes: Routes, max_event_bytes: int) -> Callable[..., CallProtocol]:
     """What uvicorn calls for each connection."""
-    idlers = Idlers()
+    idlers, rests = Idlers(), Rests()
 
     def make(*arguments: Any, **options: Any) -> CallProtocol:
         return CallProtocol(
-            *arguments, routes=routes, max_event_bytes=max_event_bytes, idlers=idlers, **options
+            *arguments, routes=routes, max_event_bytes=max_event_bytes, idlers=idlers, rests=rests, **options
         )
 
     return make

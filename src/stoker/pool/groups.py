@@ -109,9 +109,11 @@ class Group:
         "queueing",
         "run_s",
         "running",
+        "seen_at",
         "serving",
         "start_s",
         "starting",
+        "stuck_at",
         "talks",
         "waiting",
         "zygote",
@@ -156,32 +158,43 @@ class Group:
         self.habit = Habit()
         self.moved_at = NEVER
         """When its line last moved, or began."""
+        self.seen_at = self.stuck_at = NEVER
+        """When it had last moved as it was last looked at, and when it stood still."""
         self.last_asked = NEVER
         self.prewarm_failed = False
 
     def __repr__(self) -> str:
         return f"<Group {self.need.function} {len(self.entries)} sandboxes, {len(self.waiting)} waiting>"
 
-    def wants_start(self, now: float) -> bool:
+    def wants_start(self) -> bool:
         if len(self.waiting) <= self.starting or self.running + self.starting >= self.limit:
             return False
-        return not self.is_full() and self.is_worth_starting(now)
+        return not self.is_full() and self.is_worth_starting()
 
     def is_full(self) -> bool:
         """Whether one more sandbox could serve more leases at a time than the function allows."""
         return 0 < self.need.at_most <= len(self.entries) * self.need.places
 
-    def is_worth_starting(self, now: float) -> bool:
+    def is_worth_starting(self) -> bool:
         """Whether those in line would wait longer for the sandboxes that serve than for a new one.
 
         Reckoned with the time the function itself runs, not with how long leases are held: on a busy
         machine leases are held longer, and more sandboxes would make that worse. Where the reckoning
-        is wrong because calls hang, the line does not move.
+        is wrong because calls hang, the line does not move: then they are started one after another.
         """
         if not self.serving or self.run_s < 0:
             return True
         ahead_s = len(self.waiting) * self.run_s / (self.serving * self.need.places)
-        return ahead_s >= START_COST_S or now - self.moved_at >= STUCK_S
+        return ahead_s >= START_COST_S or (self.stuck_at == self.moved_at and not self.starting)
+
+    def look(self, now: float) -> None:
+        """See whether its line stands still: in two looks, between which the node has read what came.
+
+        By one alone a node that was itself kept away would take answers that it has not read for none.
+        """
+        if self.seen_at == self.moved_at and now - self.moved_at >= STUCK_S:
+            self.stuck_at = self.moved_at
+        self.seen_at = self.moved_at
 
     def place(self) -> Entry | None:
         """Where one more lease goes at once: behind others if soon, on a free one, else behind others."""

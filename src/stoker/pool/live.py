@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from stoker.pool.groups import STUCK_S
 from stoker.pool.meter import Meter
 from stoker.runtimes.greeting import Load
 from stoker.runtimes.wire import PERMIT, CallListener, Session, write_load
@@ -61,6 +62,8 @@ class Live:
         self.name = name
         self.moved_at = 0.0
         """When a call last came to its answer or found nobody inside."""
+        self._seen_at = -1.0
+        """When it had last moved as it was last looked at."""
         self.sandbox = sandbox
         self.guests: dict[int, Guest] = {}
         self.greeted_at = 0.0
@@ -163,19 +166,31 @@ class Live:
             else:
                 self.session.send_queued()
 
-    def take_back(self) -> None:
-        """Take back the queued calls that have not begun, because the one in front runs long."""
+    def stands_still(self, now: float) -> bool:
+        """Whether no call has come to its answer for too long, though the node has read since the last look.
+
+        Without the second look a node that was itself kept away would take unread answers for none.
+        """
+        seen_at, self._seen_at = self._seen_at, self.moved_at
+        return seen_at == self.moved_at and now - seen_at >= STUCK_S
+
+    def take_back(self) -> list[Guest]:
+        """Take back the queued calls that have not begun, because the one in front runs long.
+
+        None, where all have begun: their answers are on the way.
+        """
         self._send_queued()
         assert self.sandbox.permits is not None
         try:
             permits = len(os.read(self.sandbox.permits, READ_BYTES)) // len(PERMIT)
         except BlockingIOError:
-            return
+            return []
+        taken = []
         for number in list(self.guests)[max(0, len(self.guests) - permits) :]:
-            guest = self.guests.pop(number)
+            taken.append(self.guests.pop(number))
             self.session.forget(number)
             self._taken_back = number
-            guest.taken_back()
+        return taken
 
     def runs_alone(self, number: int) -> bool:
         """Whether this call runs, and nobody beside it; those behind it may queue."""

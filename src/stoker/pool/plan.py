@@ -5,26 +5,25 @@ reports back with further events. There is one line of waiting leases, in order 
 
 * A lease is granted on a ready sandbox of its revision and reuse that has a place free; only then
   is it bound, so that a call which waits for a new sandbox takes a warm one freed before.
-* Otherwise a sandbox is started for it, unless those that are there will serve it sooner (see
-  `Group.is_worth_starting`).
+* Otherwise one is started for it, unless those that are there serve it sooner (`Group.is_worth_starting`).
 * Starts go to the function that holds the least memory, and round among equals: one that floods the
   node does not keep the others out. When the one whose turn it is needs room, nobody behind it takes
   that room, else large functions starve.
 * Room is made by destroying idle sandboxes, in the order that the policy gives (`keeping`), and only
   when that suffices. A sandbox holds its memory until it is gone, so the start waits for `SandboxGone`.
 * Where idle ones do not suffice, those who hold more than the one whose turn it is give: what comes back
-  to them serves nobody until there is room, or is served on when there is (`_gives`). Not before a
-  sandbox has served for a while, else all time goes into starts.
+  to them serves nobody until there is room (`_gives`). Not before a sandbox has served for a while, else
+  all time goes into starts.
 * Where calls of a line keep the processors busy, fewer of them run at a time (`pace`).
 * What a function's import has made is kept as a zygote where that saves time (`brood`), in room that
   nobody needs; sandboxes that start later start from it.
 * What room is left when nobody waits goes to prewarming, and never all of it.
 * A backend may make sandboxes ahead, for nobody yet: spares. They have of what nobody else has, go first,
   and hold their memory until they are gone.
-* Waking a sleeping process costs more than a short call runs. Where a revision's calls are known to
-  be short, a lease may therefore queue behind those inside a sandbox that is awake, up to
-  `Need.depth` of them. If the one in front turns out long, the pool takes the queued calls back
-  (nothing of them has begun, see `docs/wire.md`), tells by `SandboxStalled`, and asks anew.
+* Waking a sleeping process costs more than a short call runs. Where a revision's calls are known to be
+  short, a lease may queue behind those inside a sandbox that is awake, up to `Need.depth` of them. If the
+  one in front turns out long, the pool takes the queued calls back (nothing of them has begun, see
+  `docs/wire.md`), tells by `SandboxStalled`, and asks anew.
 
 HOLDS (invariant 4): leases of a sandbox never exceed its places; committed memory, dying sandboxes
 included, never exceeds the budget; a waiting lease is granted, refused or withdrawn, never lost;
@@ -87,7 +86,7 @@ class Plan:
     def __init__(
         self,
         budget_mb: int,
-        policy: str = "fixed",
+        policy: str,
         keep_s: float | None = None,
         starts_at_once: int = 1000,
         processors: int = 1000,
@@ -181,7 +180,7 @@ class Plan:
             self._turns[group] = None
         group.waiting[lease] = None
         self._line[lease] = group
-        if group.wants_start(now):
+        if group.wants_start():
             self._start_for_line(now)
 
     def _on_withdrawn(self, event: LeaseWithdrawn, now: float) -> None:
@@ -336,7 +335,7 @@ class Plan:
 
     def _start_in_turn(self, now: float, before: Group | None) -> Group | None:
         """Whose turn it is and who has no room, as the one `before` may still be; None: nobody lacks room."""
-        while wanting := [one for one in self._turns if one.wants_start(now)]:
+        while wanting := [one for one in self._turns if one.wants_start()]:
             group = min(wanting, key=_whose_turn)
             if group.free:  # kept for another until now
                 self._serve(group, now)
@@ -372,6 +371,8 @@ class Plan:
     # Time and prewarming
 
     def _on_tick(self, event: Tick, now: float) -> None:
+        for group in self._turns:
+            group.look(now)
         if now - self._looked_at >= LOOK_S:
             self._pace.look(self._groups.values(), now - self._looked_at)
             self._looked_at = now

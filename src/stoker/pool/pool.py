@@ -41,7 +41,6 @@ from stoker.pool.events import (
     ZygoteReady,
 )
 from stoker.pool.freezing import Unfit, Zygote, make_zygote
-from stoker.pool.groups import STUCK_S
 from stoker.pool.live import Live
 from stoker.pool.plan import Plan
 from stoker.runtimes.greeting import Load
@@ -102,7 +101,7 @@ class Pool:
         self,
         budget_mb: int,
         spawn: Spawn,
-        keeping: str = "greedy_dual",
+        keeping: str,
         keep_s: float | None = None,
         bound_spares: Callable[[int], None] | None = None,
         zygotes_mb: int = 0,
@@ -288,10 +287,11 @@ class Pool:
         """Calls that queue behind one that turned out long go elsewhere."""
         now = time.monotonic()
         for number, live in list(self._queueing.items()):
-            if len(live.guests) > 1 and now - live.moved_at >= STUCK_S:
+            if len(live.guests) > 1 and live.stands_still(now) and (taken := live.take_back()):
                 del self._queueing[number]
                 self._feed(SandboxStalled(number))
-                live.take_back()
+                for guest in taken:
+                    guest.taken_back()
 
     def _destroy(self, action: DestroySandbox) -> None:
         self._doomed.add(action.sandbox)

@@ -141,9 +141,10 @@ async def test_a_bad_end_has_its_own_status_and_type(
 
 async def test_a_full_line_says_when_to_come_back() -> None:
     node = CannedNode()
-    node.end = TooBusy("full", retry_after_s=2)
+    node.refusal = TooBusy("full", retry_after_s=2)
     status, headers, body = send(node).answer
     assert (status, headers[b"retry-after"]) == (429, b"2")
+    assert not node.calls
     assert json.loads(body) == {"error": {"type": "too_busy", "message": "full"}}
 
 

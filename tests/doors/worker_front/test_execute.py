@@ -211,14 +211,15 @@ async def test_a_bad_end_says_what_happened(end: Outcome, message: str) -> None:
 
 async def test_a_refusal_keeps_the_id_and_says_when_to_come_back() -> None:
     node = CannedNode()
-    node.end = TooBusy("250 calls of 'W1' are inside", retry_after_s=3)
+    node.refusal = TooBusy("250 calls of 'W1' are inside", retry_after_s=3)
     status, headers, body = send(node, "GET", "/execute?name=W1").answer
     assert (status, headers[b"retry-after"], headers[b"x-invocation-id"]) == (429, b"3", ID.encode())
     assert json.loads(body)["Message"] == "250 calls of 'W1' are inside"
     assert headers[b"server-timing"].startswith(b"admit;dur=0.000, ")
-    node.end = Draining()
+    node.refusal = Draining()
     status, headers, _ = send(node, "GET", "/execute?name=W1").answer
     assert (status, headers[b"retry-after"]) == (503, b"5")
+    assert not node.calls
 
 
 async def test_what_the_listener_refuses_has_this_doors_shape() -> None:

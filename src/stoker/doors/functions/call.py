@@ -9,6 +9,7 @@ from stoker.doors import explanation
 from stoker.doors.contract import Exchange
 from stoker.doors.functions import replies
 from stoker.doors.functions.fields import is_id
+from stoker.doors.refusals import Refusals
 from stoker.errors import NodeError
 from stoker.types import Invocation, Outcome, Phases, Reuse, Status
 
@@ -27,6 +28,7 @@ class Caller:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._patience_s = node.settings.call_patience_s
+        self._refusals = Refusals(node.new_id, replies.status_of, replies.error_body)
         self._resolving: set[asyncio.Task[None]] = set()
 
     def answer(self, exchange: Exchange) -> None:
@@ -50,16 +52,22 @@ class Caller:
             self._start(exchange, name)
 
     def _start(self, exchange: Exchange, name: str) -> None:
+        function = f"{CATALOG}/{name}"
+        try:
+            ticket = self._node.admit(function, exchange.received)
+        except NodeError as refusal:
+            self._refusals.tell(exchange, refusal)
+            return
         invocation = Invocation(
             id=self._node.new_id(),
-            function=f"{CATALOG}/{name}",
+            function=function,
             body=exchange.body or EMPTY_EVENT,
             door="functions",
             deadline=exchange.received + self._patience_s,
             reuse=Reuse.PROCESS,
         )
         pending = _Pending(exchange, invocation.id)
-        call = self._node.call(invocation, pending.settle)
+        call = self._node.call(invocation, ticket, pending.settle)
         pending.phases = call.phases
         exchange.on_left = call.leave
 

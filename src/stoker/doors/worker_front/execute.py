@@ -11,6 +11,7 @@ import msgspec
 
 from stoker.doors import explanation
 from stoker.doors.contract import Exchange
+from stoker.doors.refusals import Refusals
 from stoker.doors.worker_front import replies
 from stoker.doors.worker_front.knobs import Knobs
 from stoker.errors import BadRequest, NodeError, NoSuchFunction
@@ -34,6 +35,7 @@ class Execute:
         self._node = node
         self._knobs = knobs
         self._patience_s = node.settings.call_patience_s
+        self._refusals = Refusals(node.new_id, replies.status_of, replies.error_body)
 
     def answer(self, exchange: Exchange) -> None:
         """Start the call that this request asks for; it replies when it settles."""
@@ -43,10 +45,16 @@ class Execute:
         except NodeError as error:
             self.refuse(exchange, error)
             return
+        function = f"{CATALOG}/{name}"
+        try:
+            ticket = self._node.admit(function, exchange.received)
+        except NodeError as refusal:
+            self._refusals.tell(exchange, refusal)
+            return
         state = self._knobs.state
         invocation = Invocation(
             id=self._node.new_id(),
-            function=f"{CATALOG}/{name}",
+            function=function,
             body=body,
             door="worker_front",
             deadline=exchange.received + self._patience_s,
@@ -54,7 +62,7 @@ class Execute:
             keep_s=float(state.rest_container_life_time) if state.using_rest_mode else None,
         )
         pending = _Pending(exchange, name, invocation.id)
-        call = self._node.call(invocation, pending.settle)
+        call = self._node.call(invocation, ticket, pending.settle)
         pending.phases = call.phases
         exchange.on_left = call.leave
 
