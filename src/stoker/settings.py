@@ -75,7 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
     record_keep: Annotated[int, Meta(ge=0, le=10**9), _is("how many newest invocations are kept")] = 100_000
 
-    memory_mb: Annotated[Megabytes | None, _is("memory of all sandboxes; none: 80 % of the RAM")] = None
+    memory_mb: Annotated[
+        Megabytes | None, _is("what all sandboxes may hold, by limit when at work; none: 80 % of the RAM")
+    ] = None
     max_calls: Annotated[Count, _is("calls inside the node at once, waiting ones included")] = 1000
     max_calls_per_function: Annotated[Count, _is("the same, for each function; fewer as the node fills")] = (
         250

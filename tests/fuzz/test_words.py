@@ -107,7 +107,7 @@ def be_helper(link: socket.socket, scripts: list[Script]) -> None:
         "/build",
     )
     helper = Helper(link, 0, means, loop, Spares(at_once=2))
-    helper.open([], (), 0)
+    helper.open([], (), 0, 0)
     helper._nurseries.append(Liars(scripts, helper))  # type: ignore[arg-type]
     loop.run(helper.make_spare, helper.is_short_of_spares)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ from stoker.pool.events import (
     LeaseReturned,
     LeaseWithdrawn,
     MakeZygote,
+    MeasureSandbox,
     Need,
     PrewarmChanged,
     RefuseLease,
@@ -29,6 +30,7 @@ from stoker.pool.events import (
     SandboxEnded,
     SandboxGone,
     SandboxLoaded,
+    SandboxMeasured,
     SandboxQueues,
     SandboxReady,
     SandboxStalled,
@@ -67,6 +69,11 @@ def need(
         keep_s=10.0,
         can_freeze=can_freeze,
     )
+
+
+def telling(name: str = "a", **fields: Any) -> Need:
+    """A need whose sandboxes tell what they hold."""
+    return msgspec.structs.replace(need(name, **fields), tells_memory=True)
 
 
 def expected(name: str = "a") -> Need:
@@ -153,6 +160,90 @@ def test_a_node_that_was_kept_away_takes_no_unread_answers_for_a_line_that_stand
     plan.on(LeaseReturned(2, True, run_s=0.00001), 1)
     assert plan.on(Tick(), 1.001) == plan.on(Tick(), 1 + STUCK_S / 2) == []
     assert plan.on(Tick(), 1 + STUCK_S) == [StartSandbox(2, a)]
+
+
+def rest(plan: Plan, *sandboxes: int, memory_mb: int = 4, now: float = 1.0) -> list[Action]:
+    """They hold so much, as the plan has asked; what comes of the last."""
+    return [plan.on(SandboxMeasured(sandbox, memory_mb), now) for sandbox in sandboxes][-1]
+
+
+def test_idle_sandboxes_are_measured_before_one_is_ended() -> None:
+    plan, other = Plan(200, "fixed"), telling("b", memory_mb=150)
+    sandbox = warm(plan, 1, telling("a"))
+    assert plan.on(LeaseAsked(2, other), 1) == [MeasureSandbox(sandbox)]
+    assert rest(plan, sandbox) == [StartSandbox(2, other)]
+    assert plan.snapshot().committed_mb == 6 + 150
+
+
+def test_one_that_holds_its_limit_is_ended_for_room() -> None:
+    plan, other = Plan(200, "fixed"), telling("b", memory_mb=150)
+    sandbox = warm(plan, 1, telling("a"))
+    plan.on(LeaseAsked(2, other), 1)
+    assert rest(plan, sandbox, memory_mb=100) == [DestroySandbox(sandbox)]
+
+
+def answered(plan: Plan, actions: list[Action], now: float) -> list[Action]:
+    """What is left to do when each that is to be measured has told that it holds 4 MB."""
+    done: list[Action] = []
+    for action in actions:
+        more = rest(plan, action.sandbox, now=now) if isinstance(action, MeasureSandbox) else None
+        done += [action] if more is None else answered(plan, more, now)
+    return done
+
+
+def test_a_sandbox_that_rests_counts_with_its_limit_before_a_lease_enters() -> None:
+    plan = Plan(250, "fixed")
+    first = warm(plan, 1, telling("a"))
+    second = warm(plan, 2, telling("b"))
+    assert answered(plan, plan.on(LeaseAsked(3, telling("c")), 1), 1) == [StartSandbox(3, telling("c"))]
+    plan.on(SandboxReady(3), 1)
+    assert plan.snapshot().committed_mb == 6 + 100 + 100
+    assert plan.on(LeaseAsked(4, telling("a")), 2) == [MeasureSandbox(second)]
+    assert rest(plan, second) == [GrantLease(4, first, Source.WARM)]
+    assert plan.snapshot().committed_mb == 100 + 6 + 100
+
+
+def test_of_those_that_rest_no_more_are_at_work_than_their_limits_allow() -> None:
+    plan, names = Plan(300, "fixed"), "abcdefgh"
+    for number, name in enumerate(names, 1):
+        answered(plan, plan.on(LeaseAsked(number, telling(name)), 1), 1)
+        plan.on(SandboxReady(number), 1)
+        plan.on(LeaseReturned(number, True), 1)
+    assert plan.snapshot().idle == len(names)
+    done = []
+    for number, name in enumerate(names, 101):
+        done += answered(plan, plan.on(LeaseAsked(number, telling(name)), 2), 2)
+    assert [type(action) for action in done] == [GrantLease, GrantLease]
+    assert plan.snapshot().waiting == 6
+
+
+def test_one_that_waits_for_a_resting_sandbox_gets_it_when_another_call_ends() -> None:
+    plan = Plan(200, "fixed")
+    resting = warm(plan, 1, telling("a"))
+    plan.on(LeaseAsked(2, telling("b", memory_mb=150)), 1)
+    rest(plan, resting)
+    plan.on(SandboxReady(2), 1)
+    assert plan.on(LeaseAsked(3, telling("a")), 2) == []
+    assert plan.on(LeaseReturned(2, True), 3) == [MeasureSandbox(2)]
+    assert rest(plan, 2) == [GrantLease(3, resting, Source.WARM)]
+
+
+def test_one_that_grew_while_nobody_called_it_is_ended_where_there_is_no_room() -> None:
+    plan = Plan(200, "fixed")
+    resting = warm(plan, 1, telling("a"))
+    plan.on(LeaseAsked(2, telling("b", memory_mb=150)), 1)
+    rest(plan, resting)
+    assert plan.on(Tick(), 2) == [MeasureSandbox(resting)]
+    assert rest(plan, resting, memory_mb=20) == []
+    assert plan.on(Tick(), 3) == [MeasureSandbox(resting)]
+    assert rest(plan, resting, memory_mb=90) == [DestroySandbox(resting)]
+
+
+def test_a_sandbox_of_whom_nobody_can_tell_counts_with_its_limit() -> None:
+    plan, other = Plan(200, "fixed"), telling("b", memory_mb=150)
+    sandbox = warm(plan, 1, telling("a"))
+    plan.on(LeaseAsked(2, other), 1)
+    assert plan.on(SandboxMeasured(sandbox, None), 1) == [DestroySandbox(sandbox)]
 
 
 def test_starts_go_round_the_functions_that_wait() -> None:
@@ -516,6 +607,10 @@ NEEDS = [
     need("g", memory_mb=60, depth=3),
     need("h", memory_mb=50, can_freeze=True),
     need("i", memory_mb=30, reuse=Reuse.NONE, can_freeze=True),
+    telling("k"),
+    telling("l", memory_mb=200, at_most=1),
+    msgspec.structs.replace(telling("n", memory_mb=80), can_freeze=True),
+    telling("m", memory_mb=60, depth=3),
 ]
 BUDGET_MB = 500
 SPARE_MB = 150
@@ -582,6 +677,8 @@ class Histories(RuleBasedStateMachine):
         self.zygotes: dict[int, int] = {}
         self.dropped: set[int] = set()
         self.source: dict[int, int] = {}
+        self.asked: set[int] = set()
+        """Those of whom the plan wants to know what they hold."""
 
     def send(self, event: Event) -> None:
         actions = self.plan.on(event, self.now)
@@ -597,7 +694,8 @@ class Histories(RuleBasedStateMachine):
             | SandboxGone
             | SandboxLoaded
             | ZygoteReady
-            | ZygoteFailed,
+            | ZygoteFailed
+            | SandboxMeasured,
         )
         if is_for_room and idle & self.dying - {getattr(event, "sandbox", 0)}:
             self.check_that_it_makes_room()
@@ -608,7 +706,12 @@ class Histories(RuleBasedStateMachine):
         users = {self.source.get(sandbox) for sandbox in self.memory if sandbox not in self.dying}
         going = self.going() - users
         left += sum(memory for zygote, memory in self.kept().items() if zygote not in going)
-        assert any(left + wanted.memory_mb <= BUDGET_MB for wanted in self.waiting.values())
+        assert any(left + self.room_for(wanted) <= BUDGET_MB for wanted in self.waiting.values())
+
+    def room_for(self, wanted: Need) -> int:
+        """What a start takes, or the sandbox that holds most of those that are up."""
+        held = [self.memory[one] for one in self.up if self.need_of[one].key == wanted.key]
+        return wanted.memory_mb - max(held, default=0)
 
     def obey(self, action: Action) -> None:
         match action:
@@ -630,6 +733,7 @@ class Histories(RuleBasedStateMachine):
                     self.need_of[sandbox].reuse,
                 )
                 self.held[lease] = sandbox
+                self.memory[sandbox] = asked.memory_mb
             case RefuseLease(lease=lease):
                 del self.waiting[lease]
             case BoundSpares(memory_mb=memory_mb):
@@ -649,6 +753,11 @@ class Histories(RuleBasedStateMachine):
                 if self.zygotes.pop(zygote, None) is None:
                     assert zygote in self.making
                     self.dropped.add(zygote)
+                self.asked.discard(sandbox)
+            case MeasureSandbox(sandbox=sandbox):
+                assert sandbox in self.up - set(self.held.values()), "measured one that is not idle"
+                assert self.need_of[sandbox].tells_memory
+                self.asked.add(sandbox)
 
     def kept(self) -> dict[int, int]:
         return self.making | self.zygotes
@@ -717,6 +826,24 @@ class Histories(RuleBasedStateMachine):
         sandbox = data.draw(st.sampled_from(sorted(self.starting | self.up)))
         self.send(SandboxEnded(sandbox, "died" if sandbox in self.starting else ""))
 
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), share=st.sampled_from([0.01, 0.1, 0.5, 1.0, None]))
+    def tell(self, data: st.DataObject, share: float | None) -> None:
+        sandbox = data.draw(st.sampled_from(sorted(self.asked)))
+        self.tell_that_it_holds(sandbox, share)
+
+    def tell_that_it_holds(self, sandbox: int, share: float | None) -> None:
+        self.asked.discard(sandbox)
+        limit, before = self.need_of[sandbox].memory_mb, self.memory[sandbox]
+        is_idle = sandbox in self.up - set(self.held.values())
+        if is_idle:
+            self.memory[sandbox] = limit if share is None else int(limit * share)
+        self.send(SandboxMeasured(sandbox, None if share is None else int(limit * share)))
+        if sandbox in self.dying:
+            self.memory[sandbox] = min(
+                before, self.memory[sandbox]
+            )  # one that grew by itself is ended for it
+
     @precondition(lambda self: self.dying)
     @rule(data=st.data())
     def be_gone(self, data: st.DataObject) -> None:
@@ -757,9 +884,11 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_within_the_budget(self) -> None:
+        """Whoever is at work may take its limit, and who is idle has what it told."""
         held_mb = sum(self.memory.values()) + sum(self.kept().values()) + self.spare_mb
-        assert held_mb <= BUDGET_MB
-        assert self.plan.snapshot().committed_mb == held_mb
+        assert held_mb <= self.plan.snapshot().committed_mb <= BUDGET_MB
+        if not any(self.need_of[sandbox].tells_memory for sandbox in self.memory):
+            assert self.plan.snapshot().committed_mb == held_mb
         assert sum(self.kept().values()) <= ZYGOTES_MB
 
     @invariant()
@@ -780,7 +909,9 @@ class Histories(RuleBasedStateMachine):
         raise AssertionError(f"{len(self.waiting)} leases wait for ever")
 
     def step_towards_the_end(self) -> None:
-        if self.spare_mb > self.bound_mb:
+        if self.asked:
+            self.tell_that_it_holds(min(self.asked), 1.0)
+        elif self.spare_mb > self.bound_mb:
             self.spare_mb = self.bound_mb
             self.send(SparesChanged(self.spare_mb, self.spare_mb))
         elif self.dying:

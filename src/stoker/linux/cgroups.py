@@ -50,12 +50,11 @@ class Counts(NamedTuple):
 
 
 class Counter(NamedTuple):
-    """Where one of the `Counts` stands."""
+    """Where one of the `Counts` stands; without a field the file is the number."""
 
     controller: str
     file: str
     field: str = ""
-    """Of a file with a line for each; empty: the file is the number."""
     unit: int = 1
 
 
@@ -71,6 +70,7 @@ COUNTERS_V2 = (
     Counter("memory", "memory.peak"),  # Linux 5.19
     Counter("cpu", "cpu.stat", "usage_usec", 1000),
 )
+HELD = {False: "memory.usage_in_bytes", True: "memory.current"}
 OOM_KILLS, FORKS_REFUSED, MEMORY_PEAK, CPU = range(4)
 """Places in `Counts` and in the counters."""
 
@@ -148,6 +148,11 @@ class Group:
         finally:
             gauges.close()
 
+    def held_bytes(self) -> int | None:
+        """Memory charged to it now, a file that is asked seldom; None where it is not counted."""
+        text = _read(self._folder["memory"] / HELD[self.is_version_2]) if "memory" in self._folder else None
+        return None if text is None else int(text)
+
     def processes(self) -> set[int]:
         found: set[int] = set()
         for folder in self._folders.values():
@@ -214,17 +219,19 @@ def _bound_memory_v1(folder: Path, size: int) -> None:
     if not with_swap.exists():
         _write(alone, size)
         _write(folder / "memory.swappiness", 0)
-    elif _try_write(alone, size):
-        _write(with_swap, size)
     else:
-        _write(with_swap, size)
-        _write(alone, size)
+        for file in (alone, with_swap) if _try_write(alone, size) else (with_swap, alone):
+            _write(file, size)
+
+
+def _bound_memory_v2(folder: Path, size: int) -> None:
+    _write(folder / "memory.max", size)
+    _try_write(folder / "memory.swap.max", 0)
 
 
 def _bound_v2(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
     if "memory" in controllers:
-        _write(folder / "memory.max", bounds.memory_bytes)
-        _try_write(folder / "memory.swap.max", 0)
+        _bound_memory_v2(folder, bounds.memory_bytes)
     if "pids" in controllers:
         _write(folder / "pids.max", bounds.pids)
     if "cpu" in controllers:
@@ -341,6 +348,14 @@ class Groups:
     def open(self) -> None:
         """Make the node's own group; forget the trees where that cannot be done."""
         self.trees = tuple(tree for tree in self.trees if self._make(tree))
+
+    def bound_all(self, memory_bytes: int) -> None:
+        """What all of them together may hold, whatever each may. HOLDS: no group is below ours yet."""
+        for tree in self.trees:
+            if "memory" in tree.controllers:
+                folder = tree.root / self._path
+                _try_write(folder / "memory.use_hierarchy", 1)  # before Linux 5.11 nothing below would count
+                (_bound_memory_v2 if tree.version == 2 else _bound_memory_v1)(folder, memory_bytes)
 
     def _make(self, tree: Tree) -> bool:
         folder = tree.root / self._path

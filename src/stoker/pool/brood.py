@@ -54,6 +54,11 @@ class Zygote:
         return f"<Zygote {self.id} of {self.group.need.function} {state}, {len(self.users)} users>"
 
     @property
+    def held_mb(self) -> int:
+        """What it counts with: as much as it has."""
+        return self.memory_mb
+
+    @property
     def is_idle(self) -> bool:
         """It could go, and those who started from it with it."""
         return self.is_ready and all(user.is_idle for user in self.users.values())

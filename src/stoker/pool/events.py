@@ -24,6 +24,8 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     """How long an idle sandbox is kept; None: as the plan's policy says."""
     can_freeze: bool = False
     """What its import has made can be kept as a zygote."""
+    tells_memory: bool = False
+    """Its sandboxes tell what they hold; an idle one may count with that instead of its limit."""
     key: str = ""
     """Told by revision and reuse: leases of the same key can share sandboxes. Written by itself."""
 
@@ -79,6 +81,13 @@ class SandboxStalled(msgspec.Struct, frozen=True, gc=False):
     """Calls that queued in it were taken back: no lease queues there until `SandboxQueues` says so again."""
 
     sandbox: int
+
+
+class SandboxMeasured(msgspec.Struct, frozen=True, gc=False):
+    """The answer to `MeasureSandbox`: it holds so much; None: nobody can tell."""
+
+    sandbox: int
+    memory_mb: int | None
 
 
 class SandboxEnded(msgspec.Struct, frozen=True, gc=False):
@@ -142,6 +151,7 @@ Event = (
     | SandboxLoaded
     | SandboxQueues
     | SandboxStalled
+    | SandboxMeasured
     | SandboxEnded
     | SandboxGone
     | Retired
@@ -199,7 +209,22 @@ class DropZygote(msgspec.Struct, frozen=True, gc=False):
     zygote: int
 
 
-Action = StartSandbox | GrantLease | RefuseLease | DestroySandbox | BoundSpares | MakeZygote | DropZygote
+class MeasureSandbox(msgspec.Struct, frozen=True, gc=False):
+    """Look what an idle one holds, and say so by `SandboxMeasured`."""
+
+    sandbox: int
+
+
+Action = (
+    StartSandbox
+    | GrantLease
+    | RefuseLease
+    | DestroySandbox
+    | BoundSpares
+    | MakeZygote
+    | DropZygote
+    | MeasureSandbox
+)
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):

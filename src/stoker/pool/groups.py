@@ -42,8 +42,10 @@ class Entry:
     __slots__ = (
         "age",
         "group",
+        "held_mb",
         "id",
         "idle_since",
+        "is_looked_at",
         "is_retired",
         "leases",
         "memory_mb",
@@ -61,6 +63,10 @@ class Entry:
         self.group = group
         self.need = group.need
         self.memory_mb = group.need.memory_mb
+        self.held_mb = group.need.memory_mb
+        """What it counts with: its limit, or less where it rests."""
+        self.is_looked_at = not group.need.tells_memory
+        """Measuring it tells nothing new: that was done since it became idle, or cannot be done."""
         self.places = group.need.places
         self.phase = Phase.STARTING
         self.leases = 0
@@ -80,6 +86,11 @@ class Entry:
     @property
     def is_idle(self) -> bool:
         return self.leases == 0 and self.phase is Phase.READY
+
+    @property
+    def rests(self) -> bool:
+        """It counts with less than its limit; no lease enters before it counts with all of that again."""
+        return self.held_mb < self.memory_mb
 
     @property
     def cost_s(self) -> float:
@@ -165,6 +176,17 @@ class Group:
 
     def __repr__(self) -> str:
         return f"<Group {self.need.function} {len(self.entries)} sandboxes, {len(self.waiting)} waiting>"
+
+    @property
+    def lacks_mb(self) -> int:
+        """What room the next of its line takes: of one that is to be started, or of one that rests."""
+        return self.free[-1].memory_mb - self.free[-1].held_mb if self.free else self.need.memory_mb
+
+    def wants_room(self) -> bool:
+        """Whether its line waits for a start, or for one that rests to count with its limit again."""
+        if self.free and self.free[-1].rests:
+            return self.running < self.limit
+        return self.wants_start()
 
     def wants_start(self) -> bool:
         if len(self.waiting) <= self.starting or self.running + self.starting >= self.limit:

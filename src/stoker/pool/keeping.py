@@ -89,10 +89,13 @@ class Kept(Protocol):
     """What a policy sees of an idle sandbox."""
 
     idle_since: float
-    memory_mb: int
     served: int
     age: float
     """The plan's age when it became idle."""
+
+    @property
+    def held_mb(self) -> int:
+        """What comes free when it goes."""
 
     @property
     def cost_s(self) -> float:
@@ -120,7 +123,7 @@ def by_worth(one: Kept) -> float:
 
     Of the frequency the logarithm: taken as it is, what was once called often stays for too long.
     """
-    return one.age + math.log2(1 + one.served) * one.cost_s / one.memory_mb
+    return one.age + math.log2(1 + one.served) * one.cost_s / one.held_mb
 
 
 def for_a_time(habit: Habit) -> Window:
@@ -146,16 +149,16 @@ POLICIES = {
 def victims(idle: Sequence[One], missing_mb: int, rank: Callable[[Kept], float]) -> list[One]:
     """Those that go so that `missing_mb` come free, by rank, none that is not needed; [] if all do not do."""
     chosen: list[One] = []
-    if sum(one.memory_mb for one in idle) < missing_mb:
+    if sum(one.held_mb for one in idle) < missing_mb:
         return chosen
     for one in sorted(idle, key=rank):
         if missing_mb <= 0:
             break
         chosen.append(one)
-        missing_mb -= one.memory_mb
-    spared = [one for one in chosen if missing_mb + one.memory_mb <= 0]
+        missing_mb -= one.held_mb
+    spared = [one for one in chosen if missing_mb + one.held_mb <= 0]
     for one in sorted(spared, key=rank, reverse=True):
-        if missing_mb + one.memory_mb <= 0:
+        if missing_mb + one.held_mb <= 0:
             chosen.remove(one)
-            missing_mb += one.memory_mb
+            missing_mb += one.held_mb
     return chosen

@@ -15,6 +15,8 @@ reports back with further events. There is one line of waiting leases, in order 
   to them serves nobody until there is room (`_gives`). Not before a sandbox has served for a while, else
   all time goes into starts.
 * Where calls of a line keep the processors busy, fewer of them run at a time (`pace`).
+* An idle sandbox may count with what it holds instead of its limit (see `stock`): when room is needed,
+  those that were not yet measured are, before any is ended.
 * What a function's import has made is kept as a zygote where that saves time (`brood`), in room that
   nobody needs; sandboxes that start later start from it.
 * What room is left when nobody waits goes to prewarming, and never all of it.
@@ -51,6 +53,7 @@ from stoker.pool.events import (
     SandboxEnded,
     SandboxGone,
     SandboxLoaded,
+    SandboxMeasured,
     SandboxQueues,
     SandboxReady,
     SandboxStalled,
@@ -60,7 +63,7 @@ from stoker.pool.events import (
     ZygoteFailed,
     ZygoteReady,
 )
-from stoker.pool.groups import NEVER, Entry, Group, Phase
+from stoker.pool.groups import NEVER, STUCK_S, Entry, Group, Phase
 from stoker.pool.keeping import FORGET_S, POLICIES
 from stoker.pool.pace import Pace
 from stoker.pool.stock import Stock
@@ -117,6 +120,7 @@ class Plan:
             SandboxLoaded: self._on_loaded,
             SandboxQueues: self._on_queues,
             SandboxStalled: self._on_stalled,
+            SandboxMeasured: self._on_measured,
             SandboxEnded: self._on_ended,
             SandboxGone: self._on_gone,
             Retired: self._on_retired,
@@ -163,7 +167,7 @@ class Plan:
         group.need = need
         group.came(now)
         entry = None if group.waiting else group.place()
-        if entry is not None and (self._blocked is None or not self._gives(entry, now)):
+        if entry is not None and self._may_enter(entry, now):
             self._grant(event.lease, entry)
             if self._prewarm.functions > 0 and not self._line:
                 self._fill_prewarm(now)
@@ -180,7 +184,7 @@ class Plan:
             self._turns[group] = None
         group.waiting[lease] = None
         self._line[lease] = group
-        if group.wants_start():
+        if group.wants_room():
             self._start_for_line(now)
 
     def _on_withdrawn(self, event: LeaseWithdrawn, now: float) -> None:
@@ -245,11 +249,17 @@ class Plan:
         """Grant what is there to those of the group's line, on free places first."""
         while group.waiting and group.running < group.limit:
             entry = group.free[-1] if group.free else group.place_behind()
-            if entry is None or (self._blocked is not None and self._gives(entry, now)):
+            if entry is None or not self._may_enter(entry, now):
                 return
             lease = next(iter(group.waiting))
             self._unline(lease, group)
             self._grant(lease, entry)
+
+    def _may_enter(self, entry: Entry, now: float) -> bool:
+        """Whether a lease may have the place; one that rests takes room, for which the others line up too."""
+        if self._blocked is not None and (entry.rests or self._gives(entry, now)):
+            return False
+        return entry.leases > 0 or self._stock.rouse(entry)
 
     def _gives(self, entry: Entry, now: float) -> bool:
         """Whether its places go to the function whose turn it is and which has no room, not to its own."""
@@ -287,6 +297,13 @@ class Plan:
         entry = self._stock.entries.get(event.sandbox)
         if entry is not None:
             entry.group.queueing.pop(entry.id, None)
+
+    def _on_measured(self, event: SandboxMeasured, now: float) -> None:
+        entry = self._stock.measured(event.sandbox, event.memory_mb)
+        if entry is not None:
+            self._destroy(entry)
+        if self._line:
+            self._start_for_line(now)
 
     def _on_ended(self, event: SandboxEnded, now: float) -> None:
         entry = self._stock.entries.get(event.sandbox)
@@ -335,22 +352,24 @@ class Plan:
 
     def _start_in_turn(self, now: float, before: Group | None) -> Group | None:
         """Whose turn it is and who has no room, as the one `before` may still be; None: nobody lacks room."""
-        while wanting := [one for one in self._turns if one.wants_start()]:
+        while wanting := [one for one in self._turns if one.wants_room()]:
             group = min(wanting, key=_whose_turn)
-            if group.free:  # kept for another until now
+            if group.free and self._stock.has_room(group.lacks_mb):  # one that rests, or was kept for another
                 self._serve(group, now)
-            elif not self._stock.can_start(now):
+            elif not group.free and not self._stock.can_start(now):
                 return before if before in wanting else None
-            elif self._stock.has_room(group.need.memory_mb):
+            elif not group.free and self._stock.has_room(group.need.memory_mb):
                 self._actions.append(self._stock.start(group, now, waited_for=True))
                 group.blocked_at = NEVER
                 del self._turns[group]
                 self._turns[group] = None
             else:
-                self._actions += self._stock.make_room(group, self._policy)
-                if self._stock.has_room(group.need.memory_mb):
-                    continue  # zygotes went, which takes no time
                 group.blocked_at = now if group.blocked_at == NEVER else group.blocked_at
+                # For one that is there room may come with the end of the next call: none is ended before.
+                may_end = not group.free or now - group.blocked_at >= STUCK_S
+                self._actions += self._stock.make_room(group, self._policy, may_end)
+                if self._stock.has_room(group.lacks_mb):
+                    continue  # zygotes went, which takes no time
                 return group
         return None
 
@@ -361,7 +380,7 @@ class Plan:
     def _bound_spares(self) -> None:
         """They have what is left by others, and by the one that waits for room."""
         self._left_to_spares = (self._stock.committed_mb, self._blocked)
-        self._actions += self._stock.bound_spares(self._blocked.need.memory_mb if self._blocked else 0)
+        self._actions += self._stock.bound_spares(self._blocked.lacks_mb if self._blocked else 0)
 
     def _on_spares_changed(self, event: SparesChanged, now: float) -> None:
         self._stock.spares_changed(event.number, event.memory_mb)
@@ -377,6 +396,7 @@ class Plan:
             self._pace.look(self._groups.values(), now - self._looked_at)
             self._looked_at = now
             self._end_what_is_over(now)
+            self._actions += self._stock.look_at_resting()
             self._start_expected(now)
             if not self._line:
                 self._actions += self._stock.make_zygote(self._groups.values(), now)

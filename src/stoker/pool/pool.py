@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,7 @@ from stoker.pool.events import (
     LeaseReturned,
     LeaseWithdrawn,
     MakeZygote,
+    MeasureSandbox,
     Need,
     PrewarmChanged,
     RefuseLease,
@@ -30,6 +32,7 @@ from stoker.pool.events import (
     SandboxEnded,
     SandboxGone,
     SandboxLoaded,
+    SandboxMeasured,
     SandboxQueues,
     SandboxReady,
     SandboxStalled,
@@ -45,7 +48,7 @@ from stoker.pool.live import Live
 from stoker.pool.plan import Plan
 from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, SandboxSpec
-from stoker.types import Network, Reuse, Source
+from stoker.types import MEBIBYTE, Network, Reuse, Source
 
 HURRY_S = 0.005
 """Between two ticks while somebody waits: about what a start costs."""
@@ -135,6 +138,7 @@ class Pool:
             BoundSpares: lambda action: self._bound_spares(action.memory_mb),
             MakeZygote: self._make_zygote,
             DropZygote: self._drop_zygote,
+            MeasureSandbox: self._measure,
         }
         self._tick()
 
@@ -292,6 +296,12 @@ class Pool:
                 self._feed(SandboxStalled(number))
                 for guest in taken:
                     guest.taken_back()
+
+    def _measure(self, action: MeasureSandbox) -> None:
+        live = self._live.get(action.sandbox)
+        held_bytes = None if live is None else live.sandbox.held_bytes()
+        held_mb = None if held_bytes is None else math.ceil(held_bytes / MEBIBYTE)
+        self._feed(SandboxMeasured(action.sandbox, held_mb))
 
     def _destroy(self, action: DestroySandbox) -> None:
         self._doomed.add(action.sandbox)

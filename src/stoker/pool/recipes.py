@@ -69,6 +69,7 @@ class Recipes:
             at_most=function.max_concurrency,
             keep_s=0.0 if reuse is Reuse.NONE else kept,
             can_freeze=function.zygote and backend.abilities.freezes and launch.fork is not None,
+            tells_memory=backend.abilities.tells_memory,
         )
         load = self._load(function, reuse)
         opening = write_load(load)

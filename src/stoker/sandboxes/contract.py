@@ -87,6 +87,8 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a forked program has loaded in one of its sandboxes can be continued in others."""
     measures: bool
     """`Ending.usage` and `Sandbox.usage()` tell CPU time and peak memory."""
+    tells_memory: bool = False
+    """`Sandbox.held_bytes()` tells, and all sandboxes together are held to what the node gives them."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -129,6 +131,10 @@ class Sandbox(ABC):
     @abstractmethod
     def hits(self) -> Hits:
         """How often it has met its limits so far; may cost a few system calls."""
+
+    def held_bytes(self) -> int | None:
+        """The memory it holds now, the kernel's for it included; None where nobody can tell."""
+        return None
 
 
 class Backend(ABC):

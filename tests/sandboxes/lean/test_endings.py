@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -12,7 +13,7 @@ from sandboxes.lean.conftest import Make
 from sandboxes.lean.guests import BROKEN, EXECUTED, FORKED, MISSING, hello, order, read_all, run
 from stoker.errors import SandboxFailed
 from stoker.sandboxes.contract import Launch, SandboxSpec
-from stoker.sandboxes.lean import Backend
+from stoker.sandboxes.lean import Backend, Settings
 from stoker.types import MEBIBYTE, Limits
 
 BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: launch.name)
@@ -102,6 +103,30 @@ async def test_too_much_memory_is_told_for_certain(make: Make, lean: Backend, la
     assert ending.usage.memory_peak_bytes >= 30 * MEBIBYTE
     if "memory" in lean._groups.controllers:  # else much may be taken between two looks
         assert ending.usage.memory_peak_bytes <= 32 * MEBIBYTE
+
+
+async def test_all_sandboxes_together_hold_no_more_than_the_node_gives_them(
+    node_id: str, lean: Backend
+) -> None:
+    if "memory" not in lean._groups.controllers:
+        pytest.skip("no cgroup of this machine limits memory")
+    await lean.close()
+    backend = Backend(Settings(node_id=node_id, spares=0, memory_mb=96), (FORKED,))
+    await backend.open()
+    try:
+        limits = Limits(memory_mb=64)
+        made = [await backend.create(SandboxSpec(id=name, launch=FORKED, limits=limits)) for name in "abc"]
+        for sandbox in made:
+            await hello(sandbox)
+            await order(sandbox, "kept = b'x' * (48 << 20)")
+        done, _ = await asyncio.wait([one.ended for one in made], return_when=asyncio.FIRST_COMPLETED)
+        assert all(one.result().out_of_memory for one in done)
+        held = [one.held_bytes() for one in made if not one.ended.done()]
+        assert sum(one for one in held if one is not None) <= 96 * MEBIBYTE
+        for sandbox in made:
+            await sandbox.destroy()
+    finally:
+        await backend.close()
 
 
 async def test_memory_asked_for_but_never_touched_costs_nothing(make: Make) -> None:

@@ -129,6 +129,7 @@ class Backend(contract.Backend):
             limits_pids=self._is_root or kernel() >= (5, 14) or "pids" in found,
             measures=True,
             freezes=True,
+            tells_memory="memory" in found,
         )
 
     def problems(self) -> list[Problem]:

@@ -47,6 +47,9 @@ class Traces:
             cpu_ns = int(cpu_s * 1e9) if cpu_ns is None else cpu_ns
         return usage_of(peak, cpu_ns)
 
+    def held_bytes(self) -> int | None:
+        return self._group.held_bytes()
+
     def hits(self) -> Hits:
         oom_kills = self._gauges.read(OOM_KILLS)
         if oom_kills is None:
@@ -96,6 +99,9 @@ class Sandbox(contract.Sandbox):
             received, sent = read_traffic(self._traffic[0])
             return msgspec.structs.replace(usage, network_in_bytes=received, network_out_bytes=sent)
         return usage
+
+    def held_bytes(self) -> int | None:
+        return None if self._is_closed else self.traces.held_bytes()
 
     def hits(self) -> Hits:
         if self._is_closed:

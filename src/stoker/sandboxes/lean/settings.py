@@ -9,9 +9,11 @@ from typing import Protocol
 import msgspec
 
 from stoker.egress import read_servers
+from stoker.types import MEBIBYTE
 
-# Above what systemd gives to containers, below what some programs read as a negative number.
 RESOLV_CONF = Path("/etc/resolv.conf")
+RAM_SHARE = 0.95
+# Above what systemd gives to containers, below what some programs read as a negative number.
 UID_FIRST, UID_RANGES, UID_RANGE = 0x7000_0000, 4095, 0x1_0000
 
 
@@ -28,6 +30,12 @@ class HasNodeId(Protocol):
     def cgroup_parent(self) -> str: ...
     @property
     def spares(self) -> int: ...
+    @property
+    def memory_mb(self) -> int | None: ...
+    @property
+    def build_memory_mb(self) -> int: ...
+    @property
+    def builds_at_once(self) -> int: ...
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The private networks that sandboxes with egress may reach."""
     dns_servers: str = ""
     """Where their names are asked for; empty: where the host asks."""
+    memory_mb: int | None = None
+    """What all sandboxes together may hold, builds and spares included; None: what each may, added up."""
     spares: int = 2
     """How many sandboxes of each launch in use wait, walled in and started, for whoever comes next, at least;
     more as calls come (`demand`). 0: there are none."""
@@ -56,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             node_id=settings.node_id,
             cgroup_parent=settings.cgroup_parent,
+            memory_mb=_most_mb(settings),
             egress_private=settings.egress_private,
             dns_servers=settings.dns_servers,
             spares=settings.spares,
@@ -76,6 +87,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return self.uid_base
         spread = int.from_bytes(self.node_id.encode(), "big") % UID_RANGES
         return UID_FIRST + spread * UID_RANGE
+
+
+def _most_mb(settings: HasNodeId) -> int | None:
+    """Functions and builds, and never so much that nothing is left for the machine itself."""
+    if settings.memory_mb is None:
+        return None
+    ram_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MEBIBYTE
+    return min(
+        settings.memory_mb + settings.builds_at_once * settings.build_memory_mb, int(ram_mb * RAM_SHARE)
+    )
 
 
 def _host_servers() -> tuple[tuple[str, int], ...]:

@@ -10,6 +10,7 @@ from stoker.linux.seccomp import compile_policy
 from stoker.sandboxes.contract import CODE_PATH, WORKSPACE_PATH, Launch
 from stoker.sandboxes.lean.policy import POLICY
 from stoker.sandboxes.lean.settings import Settings
+from stoker.types import MEBIBYTE
 
 # What the helper starts from: our modules, but not this package's `__init__`, which would bring the node in.
 START = """\
@@ -52,6 +53,7 @@ def words(settings: Settings, launches: tuple[Launch, ...], is_root: bool, sourc
         "workspace_path": WORKSPACE_PATH,
         "filters": filters,
         "eager": settings.eager,
+        "memory_bytes": (settings.memory_mb or 0) * MEBIBYTE,
         "starts": starts,
     }
 

@@ -85,9 +85,11 @@ class Helper:
     def __repr__(self) -> str:
         return f"<Helper {len(self._sandboxes)} sandboxes, {len(self._nurseries)} launches>"
 
-    def open(self, starts: list[Start], filters: tuple[bytes, ...], eager: int) -> None:
+    def open(self, starts: list[Start], filters: tuple[bytes, ...], eager: int, memory_bytes: int) -> None:
         """Make ready, and start the zygotes of the first `eager` launches."""
         self._means.groups.open()
+        if memory_bytes:
+            self._means.groups.bound_all(memory_bytes)
         if "memory" not in self._means.groups.controllers:
             self._watch = Watch(self._loop, self._tell_of_kill)
         self._nurseries = [Nursery(start, filters, self._loop, self) for start in starts]
@@ -400,7 +402,7 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
     starts = [Start(*(*start, block.gateway if block else "")) for start in config["starts"]]
     helper = Helper(link, first, means, loop, Spares(len(os.sched_getaffinity(0))))
     try:
-        helper.open(starts, tuple(config["filters"]), config["eager"])
+        helper.open(starts, tuple(config["filters"]), config["eager"], config["memory_bytes"])
         loop.watch(guardian, helper.close)
         loop.run(helper.make_spare, helper.is_short_of_spares)
     finally:
