@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
-from bench.row import Goal, NotMeasured, Row, allowed, ratio
+import os
+from pathlib import Path
+
+from bench import client, machine, system
+from bench.row import Goal, Row, allowed, ratio
 from bench.run import Run
+
+WARM_UP_S = 5
+"""After this there are as many spares as such a load ever has."""
 
 
 def measure(run: Run) -> None:
-    raise NotMeasured("there is no measurement of it yet")
+    run.need_walls()
+    with run.own_node() as node:
+        node.deploy("churn", {"reuse": "none"})
+        node.call("churn")
+        client.rate(node.port, "/functions/churn/call", WARM_UP_S)
+        before = _there_is(node)
+        cpu_before = machine.cpu_ns(node.pid)
+        rate = client.rate(node.port, "/functions/churn/call", run.of(60, 8))
+        node.wait_until_quiet()
+        run.add("s5_rate", rate.per_second)
+        run.add("s5_cpu_us", (machine.cpu_ns(node.pid) - cpu_before) / 1000 / rate.requests)
+        run.add("s5_left_percent", _most_percent(before, _there_is(node)))
+
+
+def _there_is(node: system.System) -> dict[str, int]:
+    """What there is of everything that a sandbox takes, once nothing is at work and spares are all made."""
+    node.wait_until_quiet()
+    below = system.descendants(node.pid)
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free_kb, total_kb = (int(memory[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
+    groups = Path("/proc/cgroups").read_text().splitlines()[1:]
+    ours = (node.pid, system.helper_of(node))
+    return {
+        "memory": total_kb - free_kb,
+        "mounts": sum(len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()) for pid in ours),
+        "cgroups": sum(int(line.split()[2]) for line in groups),
+        "processes": len(below),
+        "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in ours),
+    }
+
+
+def _most_percent(before: dict[str, int], after: dict[str, int]) -> float:
+    return max(100 * (after[name] - number) / number for name, number in before.items())
 
 
 ROW = Row(

@@ -13,7 +13,7 @@ from stoker.sandboxes.lean.packets import EGRESS, HAS_CODE, KINDS, Make
 
 FORKED_S, EXECUTED_S = 0.004, 0.06
 """What making one takes, until it was measured."""
-FORKED_MB, EXECUTED_MB = 4, 48
+FORKED_MB, EXECUTED_MB = 4, 16
 """What one holds while it waits, kernel memory included: a fork of a small Python, and a whole Node.js."""
 PAUSE_S = 0.02
 """Between two reviews where calls come one after the other: one costs as much as a call."""
