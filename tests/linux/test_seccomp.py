@@ -91,3 +91,14 @@ print(is_available())
         [sys.executable, "-c", program], env={"PYTHONPATH": path}, stdout=subprocess.PIPE, check=True
     )
     assert run.stdout == b"False\n"
+
+
+@needs_library
+def test_what_is_there_until_the_last_program_is_forbidden_by_that_one_alone() -> None:
+    first, last = compile_policy(
+        policy(allowed=BASE | {"prctl", "seccomp"}, refused=frozenset({"chdir"})),
+        until_last=frozenset({"chdir", "getpgid", "getppid"}),
+    )
+    for programs, forbidden in (((first,), (0, 0, 0)), ((first, last), (errno.EPERM, errno.ENOSYS, 0))):
+        calls = ("os.chdir('/')", "os.getpgid(0)", "os.getppid()")
+        assert tuple(outcome(programs, call) for call in calls) == forbidden

@@ -48,19 +48,26 @@ def is_available() -> bool:
     return True
 
 
-def compile_policy(policy: Policy) -> tuple[bytes, ...]:
-    """The programs to load, the last one first in force."""
+def compile_policy(policy: Policy, until_last: frozenset[str] = frozenset()) -> tuple[bytes, bytes]:
+    """The programs to load, in that order; both together are the policy.
+
+    Calls that are there `until_last` are forbidden by the second alone: who has loaded the first, the larger
+    one by far, can still make them, and so can what it forks.
+    """
     import pyseccomp
 
     first = _new_filter(pyseccomp, pyseccomp.ERRNO(errno.ENOSYS))
-    for name in policy.allowed:
+    for name in policy.allowed | until_last:
         _rule(pyseccomp, first, pyseccomp.ALLOW, name)
-    for name in policy.refused:
+    for name in policy.refused - until_last:
         _rule(pyseccomp, first, pyseccomp.ERRNO(errno.EPERM), name)
     for name, conditions in policy.allowed_if.items():
         for condition in conditions:
             _rule(pyseccomp, first, pyseccomp.ALLOW, name, condition)
     second = _new_filter(pyseccomp, pyseccomp.ALLOW)
+    for name in until_last - policy.allowed:
+        refusal = errno.EPERM if name in policy.refused else errno.ENOSYS
+        _rule(pyseccomp, second, pyseccomp.ERRNO(refusal), name)
     for name, conditions in policy.refused_if.items():
         for condition in conditions:
             _rule(pyseccomp, second, pyseccomp.ERRNO(errno.EPERM), name, condition)

@@ -71,6 +71,9 @@ _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _FAMILIES = (AF_UNIX, AF_INET, AF_INET6)
 
+# What the walls are made with: a zygote loads the first program once, each sandbox the second at their end.
+WALLS = frozenset("chroot clone3 mount sethostname setns umount2 unshare".split())
+
 POLICY = Policy(
     allowed=frozenset(f"{_FILES} {_MEMORY} {_PROCESSES} {_TALK} {_TIME}".split()),
     allowed_if={"personality": tuple(Argument(0, WORD, value) for value in _PERSONALITIES)},

@@ -8,7 +8,7 @@ from typing import Any
 
 from stoker.linux.seccomp import compile_policy
 from stoker.sandboxes.contract import CODE_PATH, WORKSPACE_PATH, Launch
-from stoker.sandboxes.lean.policy import POLICY
+from stoker.sandboxes.lean.policy import POLICY, WALLS
 from stoker.sandboxes.lean.settings import Settings
 from stoker.types import MEBIBYTE
 
@@ -38,7 +38,7 @@ def words(settings: Settings, launches: tuple[Launch, ...], is_root: bool, sourc
         )
         for launch in launches
     ]
-    filters = compile_policy(POLICY)
+    filters = compile_policy(POLICY, until_last=WALLS)
     return {
         "node_id": settings.node_id,
         "uid_base": settings.first_uid,

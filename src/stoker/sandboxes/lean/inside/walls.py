@@ -3,12 +3,12 @@
 When this begins the process is the first of new pid, mount, ipc, uts and time namespaces, a child of the
 zygote's image and of the helper as its parent, still root. From the zygote it has, once and for all:
 the read-only root of its launch (copied with the mount namespace), no_new_privs, a session keyring of
-its own, resource limits. What is left is what must differ from one sandbox to the next: `STEPS`.
+its own, resource limits, and the larger part of the filter, which still knows the calls that are made here. What is left is what must differ from one sandbox to the next: `STEPS`.
 
 Their order matters: cgroup first, so that everything counts; mounts while still root; the user namespace
 last of all namespaces, so that nothing inside has authority over the others; then what joining it has
 reset (it gives every capability for what belongs to it, a full bounding set, open securebits); and the
-filter, which knows nothing of all this, at the end.
+rest of the filter, after which nothing of all this can be called, at the end.
 
 Why the root is mounted once more: a lock, a lease or an inotify watch belongs to an inode, and takes no
 more than reading. Over an overlay the inode is the sandbox's own, while the bytes are everybody's.
@@ -79,7 +79,8 @@ class Ground(NamedTuple):
     """Where the read-only folders of the root are mounted, those inside others after them; not the root."""
     files: tuple[str, ...]
     """Where single things are mounted."""
-    filters: tuple[bytes, ...]
+    filter: bytes
+    """The last; the zygote has loaded the one before it."""
 
 
 class Orders:
@@ -219,8 +220,7 @@ def _end_with_the_helper(_: Orders, __: Ground) -> None:
 
 
 def _narrow_the_kernel(_: Orders, ground: Ground) -> None:
-    for program in ground.filters:
-        load_filter(program)
+    load_filter(ground.filter)
 
 
 # By the names under which `scripts/bench` says what each costs.

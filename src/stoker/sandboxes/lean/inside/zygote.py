@@ -41,6 +41,7 @@ from stoker.linux.syscalls import (
     close_range,
     drop_bounding_set,
     join_new_session_keyring,
+    load_filter,
     prctl,
     umount,
 )
@@ -86,9 +87,9 @@ class Zygote:
 
     def __init__(self, control: socket.socket, parts: list[bytes], mounts: bytes, is_forked: bool) -> None:
         self._control = control
-        masked, _, has_time, *filters = parts
+        masked, _, has_time, self._filter, last_filter = parts
         trees, files = unpack_parts(mounts)
-        self._ground = Ground(names(masked), names(trees), names(files), tuple(filters))
+        self._ground = Ground(names(masked), names(trees), names(files), last_filter)
         self._namespaces = NAMESPACES | (CLONE_NEWTIME if has_time else 0)
         self._is_forked = is_forked
 
@@ -101,6 +102,7 @@ class Zygote:
         prctl(PR_SET_SECUREBITS, SECUREBITS)
         drop_bounding_set()
         prctl(PR_SET_NO_NEW_PRIVS, 1)
+        load_filter(self._filter)
         send(self._control, pack(UP, 0))
         gc.collect()
         gc.freeze()
