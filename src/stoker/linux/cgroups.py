@@ -27,7 +27,7 @@ from typing import NamedTuple
 from stoker.linux.processes import describe, kill_and_wait
 
 WANTED = ("memory", "pids", "cpu", "cpuacct")
-PERIOD_US = 100_000
+PERIOD_US = 100_000  # what every group begins with
 SWEEP_S = 5.0  # for killed processes to be gone; one that waits for a dead disk may take for ever
 RETRY_S = 0.001
 
@@ -96,24 +96,25 @@ class Group:
     """One group, in as many trees as it takes. Known by its path alone: any process may look at it."""
 
     def __init__(self, trees: tuple[Tree, ...], path: str) -> None:
+        # Texts, no `Path`s: some thirty files of its groups are opened for each sandbox.
         self._path = path
-        self._folders = {tree: tree.root / path for tree in trees}
-        self._folder = {name: self._folders[tree] for tree in trees for name in tree.controllers}
+        self._trees = trees
+        self._folders = [f"{tree.root}/{path}" for tree in trees]
         self.is_version_2 = any(tree.version == 2 for tree in trees)
 
     def __repr__(self) -> str:
-        return f"<Group {self._path} in {', '.join(str(tree.root) for tree in self._folders) or 'no tree'}>"
+        return f"<Group {self._path} in {', '.join(str(tree.root) for tree in self._trees) or 'no tree'}>"
 
     def make(self) -> None:
         """In every tree, or after `OSError` in none."""
-        made: list[Path] = []
+        made: list[str] = []
         try:
-            for folder in self._folders.values():
-                folder.mkdir(0o755)
+            for folder in self._folders:
+                os.mkdir(folder, 0o755)
                 made.append(folder)
         except OSError:
             for folder in made:
-                folder.rmdir()
+                os.rmdir(folder)
             raise
 
     def joining(self) -> list[int]:
@@ -121,8 +122,8 @@ class Group:
         flags = os.O_RDONLY | os.O_DIRECTORY if self.is_version_2 else os.O_WRONLY
         descriptors: list[int] = []
         try:
-            for folder in self._folders.values():
-                descriptors.append(os.open(folder if self.is_version_2 else folder / "tasks", flags))
+            for folder in self._folders:
+                descriptors.append(os.open(folder if self.is_version_2 else folder + "/tasks", flags))
         except OSError:
             while descriptors:
                 os.close(descriptors.pop())
@@ -131,14 +132,20 @@ class Group:
 
     def bound(self, bounds: Bounds) -> None:
         """Set every limit that the machine knows."""
-        for tree, folder in self._folders.items():
+        for tree, folder in zip(self._trees, self._folders, strict=True):
             write = _bound_v2 if tree.version == 2 else _bound_v1
             write(folder, tree.controllers, bounds)
 
     def gauges(self) -> Gauges:
         """Its counters, to be read often; the caller closes them."""
         counters = COUNTERS_V2 if self.is_version_2 else COUNTERS_V1
-        return Gauges([(self._folder.get(counter.controller), counter) for counter in counters])
+        return Gauges([(self._folder_of(counter.controller), counter) for counter in counters])
+
+    def _folder_of(self, controller: str) -> str | None:
+        for tree, folder in zip(self._trees, self._folders, strict=True):
+            if controller in tree.controllers:
+                return folder
+        return None
 
     def counts(self) -> Counts:
         """Peak, processor time, memory kills and refused forks so far."""
@@ -150,30 +157,31 @@ class Group:
 
     def held_bytes(self) -> int | None:
         """Memory charged to it now, a file that is asked seldom; None where it is not counted."""
-        text = _read(self._folder["memory"] / HELD[self.is_version_2]) if "memory" in self._folder else None
+        folder = self._folder_of("memory")
+        text = None if folder is None else _read(Path(folder, HELD[self.is_version_2]))
         return None if text is None else int(text)
 
     def processes(self) -> set[int]:
         found: set[int] = set()
-        for folder in self._folders.values():
-            found.update(map(int, (_read(folder / "cgroup.procs") or "").split()))
+        for folder in self._folders:
+            found.update(map(int, (_read(Path(folder, "cgroup.procs")) or "").split()))
         return found
 
     def remove(self) -> None:
         """HOLDS: every process in it has been waited for."""
-        for folder in self._folders.values():
+        for folder in self._folders:
             _remove(folder)
 
 
 class Gauges:
     """A group's counters, each kept open once it was read: a second look costs one `pread`."""
 
-    def __init__(self, places: list[tuple[Path | None, Counter]]) -> None:
+    def __init__(self, places: list[tuple[str | None, Counter]]) -> None:
         self._places = places
         self._open: dict[int, int] = {}
 
     def __repr__(self) -> str:
-        folders = sorted({str(folder) for folder, _ in self._places})
+        folders = sorted({folder or "nowhere" for folder, _ in self._places})
         return f"<Gauges of {', '.join(folders)}, {len(self._open)} open>"
 
     def read(self, which: int) -> int | None:
@@ -183,7 +191,7 @@ class Gauges:
             return None
         try:
             if which not in self._open:
-                self._open[which] = os.open(folder / counter.file, os.O_RDONLY)
+                self._open[which] = os.open(f"{folder}/{counter.file}", os.O_RDONLY)
             text = os.pread(self._open[which], 4096, 0).decode()
         except OSError:
             return None
@@ -196,46 +204,47 @@ class Gauges:
             os.close(self._open.popitem()[1])
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: str | Path) -> None:
     try:
-        folder.rmdir()
+        os.rmdir(folder)
     except FileNotFoundError:
         pass
 
 
-def _bound_v1(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
+def _bound_v1(folder: str, controllers: frozenset[str], bounds: Bounds) -> None:
     if "memory" in controllers:
         _bound_memory_v1(folder, bounds.memory_bytes)
     if "pids" in controllers:
-        _write(folder / "pids.max", bounds.pids)
+        _write(folder + "/pids.max", bounds.pids)
     if "cpu" in controllers:
-        _write(folder / "cpu.cfs_period_us", PERIOD_US)
-        _write(folder / "cpu.cfs_quota_us", _quota_us(bounds))
+        _write(folder + "/cpu.cfs_quota_us", _quota_us(bounds))
 
 
-def _bound_memory_v1(folder: Path, size: int) -> None:
+def _bound_memory_v1(folder: str, size: int) -> None:
     """Memory and memory with swap; the second may at no moment be less than the first."""
-    alone, with_swap = folder / "memory.limit_in_bytes", folder / "memory.memsw.limit_in_bytes"
-    if not with_swap.exists():
+    alone, with_swap = folder + "/memory.limit_in_bytes", folder + "/memory.memsw.limit_in_bytes"
+    if not _try_write(alone, size):
+        _write(with_swap, size)
         _write(alone, size)
-        _write(folder / "memory.swappiness", 0)
-    else:
-        for file in (alone, with_swap) if _try_write(alone, size) else (with_swap, alone):
-            _write(file, size)
+        return
+    try:
+        _write(with_swap, size)
+    except FileNotFoundError:  # a kernel that does not count swap
+        _write(folder + "/memory.swappiness", 0)
 
 
-def _bound_memory_v2(folder: Path, size: int) -> None:
-    _write(folder / "memory.max", size)
-    _try_write(folder / "memory.swap.max", 0)
+def _bound_memory_v2(folder: str, size: int) -> None:
+    _write(folder + "/memory.max", size)
+    _try_write(folder + "/memory.swap.max", 0)
 
 
-def _bound_v2(folder: Path, controllers: frozenset[str], bounds: Bounds) -> None:
+def _bound_v2(folder: str, controllers: frozenset[str], bounds: Bounds) -> None:
     if "memory" in controllers:
         _bound_memory_v2(folder, bounds.memory_bytes)
     if "pids" in controllers:
-        _write(folder / "pids.max", bounds.pids)
+        _write(folder + "/pids.max", bounds.pids)
     if "cpu" in controllers:
-        _write(folder / "cpu.max", f"{_quota_us(bounds)} {PERIOD_US}")
+        _write(folder + "/cpu.max", f"{_quota_us(bounds)} {PERIOD_US}")
 
 
 def _quota_us(bounds: Bounds) -> int:
@@ -264,7 +273,7 @@ def _read(path: Path) -> str | None:
         os.close(descriptor)
 
 
-def _write(path: Path, value: int | str) -> None:
+def _write(path: str | Path, value: int | str) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.write(descriptor, str(value).encode())
@@ -274,7 +283,7 @@ def _write(path: Path, value: int | str) -> None:
         os.close(descriptor)
 
 
-def _try_write(path: Path, value: int | str) -> bool:
+def _try_write(path: str | Path, value: int | str) -> bool:
     try:
         _write(path, value)
     except OSError:
@@ -355,7 +364,7 @@ class Groups:
             if "memory" in tree.controllers:
                 folder = tree.root / self._path
                 _try_write(folder / "memory.use_hierarchy", 1)  # before Linux 5.11 nothing below would count
-                (_bound_memory_v2 if tree.version == 2 else _bound_memory_v1)(folder, memory_bytes)
+                (_bound_memory_v2 if tree.version == 2 else _bound_memory_v1)(str(folder), memory_bytes)
 
     def _make(self, tree: Tree) -> bool:
         folder = tree.root / self._path

@@ -3,7 +3,8 @@
 When this begins the process is the first of new pid, mount, ipc, uts and time namespaces, a child of the
 zygote's image and of the helper as its parent, still root. From the zygote it has, once and for all:
 the read-only root of its launch (copied with the mount namespace), no_new_privs, a session keyring of
-its own, resource limits, and the larger part of the filter, which still knows the calls that are made here. What is left is what must differ from one sandbox to the next: `STEPS`.
+its own, resource limits, and the larger part of the filter, which still knows the calls that are made
+here. What is left is what must differ from one sandbox to the next: `STEPS`.
 
 Their order matters: cgroup first, so that everything counts; mounts while still root; the user namespace
 last of all namespaces, so that nothing inside has authority over the others; then what joining it has
