@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from stoker.linux.seccomp import WORD, Argument, Policy, compile_policy, is_available
-from stoker.linux.syscalls import PR_SET_NO_NEW_PRIVS, load_filter, prctl
+from stoker.linux.syscalls import PR_SET_NO_NEW_PRIVS, Filter, prctl
 
 needs_library = pytest.mark.skipif(not is_available(), reason="libseccomp.so.2 is missing")
 BASE = frozenset(
@@ -32,7 +32,7 @@ def outcome(programs: tuple[bytes, ...], call: str) -> int:
         try:
             prctl(PR_SET_NO_NEW_PRIVS, 1)
             for program in programs:
-                load_filter(program)
+                Filter(program).load()
             try:
                 eval(call)
             except OSError as error:

@@ -44,6 +44,11 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Said once, so that no call makes an object for each argument: what a forked process touches, it copies.
+_libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
+_libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+_libc.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+_NO_CAPABILITIES = struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24)
 # PyDLL keeps the interpreter's lock: a child made by a raw clone must find it in its own hands.
 _held = ctypes.PyDLL(None, use_errno=True)
 
@@ -70,7 +75,7 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
             os.fsencode(source),
             os.fsencode(target),
             os.fsencode(kind) if kind else None,
-            ctypes.c_ulong(flags),
+            flags,
             os.fsencode(options) if options else None,
         ),
         f"mount of {target}",
@@ -125,17 +130,15 @@ def sethostname(name: str) -> None:
     _checked(_libc.sethostname(encoded, len(encoded)), "sethostname")
 
 
-def prctl(option: int, value: int = 0, third: object = 0) -> int:
-    last = ctypes.c_ulong(third) if isinstance(third, int) else third
-    result = _libc.prctl(option, ctypes.c_ulong(value), last, ctypes.c_ulong(0), ctypes.c_ulong(0))
-    return _checked(result, f"prctl {option}")
+def prctl(option: int, value: int = 0, third: object = None) -> int:
+    return _checked(_libc.prctl(option, value, third, 0, 0), "prctl")
 
 
 def drop_bounding_set() -> None:
     """Nothing executed from here on can gain a capability; those held now stay until given up."""
-    call, option = _libc.prctl, ctypes.c_ulong(PR_CAPBSET_DROP)
-    capability = 0
-    while call(option, capability) == 0:  # without a wrapper's words: forty calls for each sandbox
+    call, capability = _libc.prctl, 0
+    # Without a wrapper's words: forty calls for each sandbox.
+    while call(PR_CAPBSET_DROP, capability, None, 0, 0) == 0:
         capability += 1
     if ctypes.get_errno() != errno.EINVAL:  # past the last one that this kernel knows
         _checked(-1, f"drop of capability {capability}")
@@ -143,19 +146,24 @@ def drop_bounding_set() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability: effective, permitted and inheritable."""
-    head = ctypes.create_string_buffer(struct.pack("Ii", CAPABILITY_VERSION_3, 0), 8)
-    _checked(_libc.capset(head, ctypes.create_string_buffer(24)), "capset")
+    _checked(_libc.capset(*_NO_CAPABILITIES), "capset")
 
 
 def join_new_session_keyring() -> None:
     _syscall("keyctl", _old("keyctl"), KEYCTL_JOIN_SESSION_KEYRING, 0)
 
 
-def load_filter(program: bytes) -> None:
-    """Load a compiled seccomp filter. HOLDS: no_new_privs is set, or the caller has CAP_SYS_ADMIN."""
-    body = ctypes.create_string_buffer(program, len(program))
-    head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(body)), 16)
-    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head)
+class Filter:
+    """A compiled seccomp filter, as the kernel wants to be told it."""
+
+    def __init__(self, program: bytes) -> None:
+        self._body = ctypes.create_string_buffer(program, len(program))
+        head = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._body))
+        self._head = ctypes.create_string_buffer(head, 16)
+
+    def load(self) -> None:
+        """For good. HOLDS: no_new_privs is set, or the caller has CAP_SYS_ADMIN."""
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._head)
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:

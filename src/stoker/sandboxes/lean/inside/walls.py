@@ -37,10 +37,10 @@ from stoker.linux.syscalls import (
     PR_SET_PDEATHSIG,
     PR_SET_SECUREBITS,
     SECUREBITS,
+    Filter,
     close_range,
     drop_bounding_set,
     drop_capabilities,
-    load_filter,
     mount,
     prctl,
     sethostname,
@@ -80,7 +80,7 @@ class Ground(NamedTuple):
     """Where the read-only folders of the root are mounted, those inside others after them; not the root."""
     files: tuple[str, ...]
     """Where single things are mounted."""
-    filter: bytes
+    filter: Filter
     """The last; the zygote has loaded the one before it."""
 
 
@@ -221,7 +221,7 @@ def _end_with_the_helper(_: Orders, __: Ground) -> None:
 
 
 def _narrow_the_kernel(_: Orders, ground: Ground) -> None:
-    load_filter(ground.filter)
+    ground.filter.load()
 
 
 # By the names under which `scripts/bench` says what each costs.

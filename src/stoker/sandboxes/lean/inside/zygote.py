@@ -37,11 +37,11 @@ from stoker.linux.syscalls import (
     PR_SET_PDEATHSIG,
     PR_SET_SECUREBITS,
     SECUREBITS,
+    Filter,
     clone3,
     close_range,
     drop_bounding_set,
     join_new_session_keyring,
-    load_filter,
     prctl,
     umount,
 )
@@ -89,7 +89,7 @@ class Zygote:
         self._control = control
         masked, _, has_time, self._filter, last_filter = parts
         trees, files = unpack_parts(mounts)
-        self._ground = Ground(names(masked), names(trees), names(files), last_filter)
+        self._ground = Ground(names(masked), names(trees), names(files), Filter(last_filter))
         self._namespaces = NAMESPACES | (CLONE_NEWTIME if has_time else 0)
         self._is_forked = is_forked
 
@@ -102,7 +102,7 @@ class Zygote:
         prctl(PR_SET_SECUREBITS, SECUREBITS)
         drop_bounding_set()
         prctl(PR_SET_NO_NEW_PRIVS, 1)
-        load_filter(self._filter)
+        Filter(self._filter).load()
         send(self._control, pack(UP, 0))
         gc.collect()
         gc.freeze()

@@ -1,10 +1,10 @@
 """The read-only root that the sandboxes of one launch see.
 
 Made once for each launch, in the mount namespace of its zygote; a sandbox gets it by the copy that
-`CLONE_NEWNS` makes. Few mounts, because each is copied for each sandbox: the small files of /etc are
-copied into the root itself, and so are links, the devices and what is shown of one file. Nothing of the
-host is in it but its /usr (and what stands for it on systems that keep /bin and /lib apart), those files,
-and what the launch shows.
+`CLONE_NEWNS` makes. Few mounts, because each is copied for each sandbox and an overlay of its own laid over
+it: the small files of /etc are copied into the root itself, and so are links, the devices and what is shown
+of one file or of a small folder. Nothing of the host is in it but its /usr (and what stands for it on
+systems that keep /bin and /lib apart), those files, and what the launch shows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ ETC = (
     " ssl/openssl.cnf timezone"
 ).split()
 MAX_ETC_BYTES = 16 * 1024 * 1024  # Debian's certificates, links and all take 0.5 MB
-MAX_COPIED_BYTES = 1024 * 1024  # a runtime's files and a builder's settings have a few kB
+MAX_COPIED_BYTES = 1024 * 1024  # a runtime's files and a builder's settings have a hundred kB
+PAGE = 4096
 HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n"  # the host's own would tell of its network
 USERS = "root:x:0:0:root:/tmp:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/tmp:/usr/sbin/nologin\n"
 GROUPS = "root:x:0:\nnogroup:x:65534:\n"
@@ -112,7 +113,12 @@ def _show(copy: int, target: str, proc: int) -> None:
     status = os.fstat(copy)
     if stat.S_ISDIR(status.st_mode):
         os.makedirs(target, 0o755, exist_ok=True)
-        attach(copy, target)
+        source = f"self/fd/{copy}/."  # the folder, not the link to it
+        if _is_small(source, proc):
+            _copy_tree(source, target, proc)
+            os.close(copy)
+        else:
+            attach(copy, target)
         return
     os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
     if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_COPIED_BYTES:
@@ -123,6 +129,33 @@ def _show(copy: int, target: str, proc: int) -> None:
     else:
         Path(target).touch()
         attach(copy, target)
+
+
+def _is_small(source: str, proc: int) -> bool:
+    """Whether it is less to copy a folder once than to mount it in each sandbox, where it is an overlay."""
+    left = MAX_COPIED_BYTES
+    for _, folders, files, descriptor in os.fwalk(source, dir_fd=proc):
+        for name in (*folders, *files):
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            left -= status.st_size + 1 if stat.S_ISREG(status.st_mode) else PAGE
+            is_plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+            if left < 0 or not is_plain or not status.st_mode & stat.S_IROTH:
+                return False
+    return True
+
+
+def _copy_tree(source: str, target: str, proc: int) -> None:
+    """With the times of change: compiled Python knows its source by it."""
+    for folder, _, files, descriptor in os.fwalk(source, dir_fd=proc):
+        there = target + folder.removeprefix(source)
+        os.makedirs(there, 0o755, exist_ok=True)
+        for name in files:
+            path = os.path.join(there, name)
+            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=descriptor), "rb") as file:
+                status = os.fstat(file.fileno())
+                Path(path).write_bytes(file.read())
+            os.chmod(path, stat.S_IMODE(status.st_mode) & 0o755)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _fill_etc(etc: Path) -> None:

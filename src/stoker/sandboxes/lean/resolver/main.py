@@ -72,4 +72,4 @@ def give_up(uid: int, filters: list[bytes]) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     for program in filters:
-        syscalls.load_filter(program)
+        syscalls.Filter(program).load()
