@@ -113,9 +113,9 @@ def _show(copy: int, target: str, proc: int) -> None:
     status = os.fstat(copy)
     if stat.S_ISDIR(status.st_mode):
         os.makedirs(target, 0o755, exist_ok=True)
-        source = f"self/fd/{copy}/."  # the folder, not the link to it
-        if _is_small(source, proc):
-            _copy_tree(source, target, proc)
+        folder = f"self/fd/{copy}/."  # not the link to it
+        if _is_small(folder, proc):
+            _copy_tree(folder, target, proc)
             os.close(copy)
         else:
             attach(copy, target)
