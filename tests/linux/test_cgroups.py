@@ -10,21 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from stoker.linux.cgroups import (
+from stoker.linux.cgroups import Bounds, Groups, Tree, find_trees, move_all
+from stoker.linux.gauges import (
     COUNTERS_V1,
     COUNTERS_V2,
     CPU,
     FORKS_REFUSED,
     MEMORY_PEAK,
     OOM_KILLS,
-    Bounds,
     Counter,
     Counts,
     Gauges,
-    Groups,
-    Tree,
-    find_trees,
-    move_all,
 )
 from stoker.linux.syscalls import clone3
 from stoker.types import MEBIBYTE

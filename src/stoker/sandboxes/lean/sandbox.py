@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from stoker.linux.cgroups import CPU, FORKS_REFUSED, MEMORY_PEAK, OOM_KILLS, Group
+from stoker.linux.cgroups import Group
 from stoker.linux.family import spent
+from stoker.linux.gauges import CPU, FORKS_REFUSED, MEMORY_PEAK, OOM_KILLS
 from stoker.linux.network import read_traffic
 from stoker.sandboxes import contract
 from stoker.sandboxes.lean.packets import ENDED_BODY, NOT_COUNTED, Ended

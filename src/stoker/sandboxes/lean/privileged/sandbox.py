@@ -15,8 +15,9 @@ import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from stoker.linux.cgroups import Bounds, Counts, Group, Groups
+from stoker.linux.cgroups import Bounds, Group, Groups
 from stoker.linux.family import spent
+from stoker.linux.gauges import Counts
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, try_map_users
 from stoker.linux.network import Networks, read_traffic
 from stoker.linux.permits import make_permits
