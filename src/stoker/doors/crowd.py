@@ -10,8 +10,8 @@ from typing import Protocol
 
 BUSY = math.inf
 """When a connection is idle that is not."""
-TURNED_AWAY_EACH_S = 0.0002
-"""One that was turned away comes again in every so long: a tenth of a processor, at 20 us for each."""
+TURNED_AWAY_EACH_S = 0.0004
+"""One that was turned away comes again in every so long: a twentieth of a processor, at 20 us for each."""
 TURNED_AWAY_AT_ONCE = 500
 """So many may come together before they have to wait."""
 LONGEST_REST_S = 0.5

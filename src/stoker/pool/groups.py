@@ -20,6 +20,8 @@ SHORT_S = 0.0005
 """Leases queue inside sandboxes only where the function runs for less than this."""
 WAKE_S = 0.0001
 """What waking a sleeping sandbox costs, there and here: so much waiting behind others is as good."""
+LONGEST_QUEUE_S = 0.008
+"""No lease queues where those before it take more processor time."""
 LEAST_CPU_S = 0.000005
 """What any call costs a sandbox, however little the function does."""
 STUCK_S = 0.02
@@ -230,7 +232,7 @@ class Group:
 
     def place_behind(self) -> Entry | None:
         """A busy sandbox whose queue has a place."""
-        return self.queue_for(SHORT_S * self.need.depth)
+        return self.queue_for(LONGEST_QUEUE_S)
 
     def queue_for(self, wait_s: float) -> Entry | None:
         """A busy sandbox in which one more lease would wait for at most `wait_s` of processor time.

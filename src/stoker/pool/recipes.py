@@ -17,8 +17,9 @@ from stoker.types import Function, Limits, Network, Reuse
 
 SHARED_PLACES = 64
 """How many calls one shared sandbox takes at a time before another is started beside it."""
-QUEUE_DEPTH = 16
-"""How many short calls may queue inside one sandbox."""
+QUEUE_DEPTH = 256
+"""How many short calls may queue inside one sandbox: as many as one function may have inside the node, so
+that on a busy machine each turn that the sandbox gets serves all of them."""
 
 
 class Order(NamedTuple):

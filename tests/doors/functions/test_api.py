@@ -30,6 +30,7 @@ HELLO = {
         "network": "none",
         "egress": [],
         "sandbox": None,
+        "zygote": True,
         "timeout": "30s",
         "cpu_time": None,
     },
