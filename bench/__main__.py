@@ -61,10 +61,15 @@ def perform(run: Run, rows: Iterable[Row]) -> None:
         for number in range(1, run.rounds + 1 if repeated else 1):
             run.say(f"round {number} of {run.rounds}")
             repeated = [row for row in repeated if is_measured(run, row)]
+            if run.has_rounds_enough:
+                break
     finally:
         run.close()
     for row in rows:
         if not row.is_repeated:
+            if run.is_late:
+                run.lack(measured(row), "no time was left in this quick run")
+                continue
             run.say(row.name)
             is_measured(run, row)
 
@@ -101,7 +106,7 @@ def main() -> int:
             return 0
         rows = chosen(ROWS, given.only)
         perform(run, rows)
-        costs = walls.costs(count) if sandbox == "lean" and not given.only else {}
+        costs = walls.costs(count) if sandbox == "lean" and not given.only and not run.is_late else {}
     except client.Failed as error:
         console.print(f"failed: {error}", style="red", markup=False)
         return 1

@@ -1,14 +1,16 @@
 """Whether all walls are up in the node that is measured: SECURITY.md's probe, deployed to it as a function.
 
-It looks from a sandbox made for the call, from a warm one, and from a process made for the call inside a
-shared one; a function of its own and this process leave the traces that it looks for.
+It looks from a sandbox made for the call, from a warm one, from a process made for the call inside a shared
+one, and from one that has become its function's zygote; a function of its own and this process leave the
+traces that it looks for.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,38 @@ TRACES = []
 def lambda_handler(event, context):
     return looking.answer(event, TRACES, OPENED)
 """
-NEIGHBOUR = "neighbour"
-PLACES = {"none": "a sandbox made for the call", "process": "a warm one", "sandbox": "a shared one"}
-"""What is looked from, by the `reuse` that it comes of."""
+SLOW = "import time\n\ntime.sleep(0.1)\n"  # twice what is worth a zygote
 MEMORY_MB = 48  # also a node that has little finds room for two
 TRIES = 5
 CALLS = 2
 """Of each: the first finds no sandbox of its function, the second whatever the first has left for it."""
+ZYGOTE_S = 5.0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One kind of sandbox to look from."""
+
+    name: str
+    reuse: str
+    what: str
+    has_zygote: bool = False
+
+    @property
+    def function(self) -> str:
+        return f"walls-{self.name}"
+
+    @property
+    def main(self) -> str:
+        return SLOW + MAIN if self.has_zygote else MAIN
+
+
+NEIGHBOUR = Place("neighbour", "process", "the neighbour")
+PLACES = (
+    Place("fresh", "none", "a sandbox made for the call"),
+    Place("warm", "process", "a warm sandbox"),
+    Place("shared", "sandbox", "a shared sandbox"),
+    Place("zygote", "none", "a sandbox that started from a zygote", has_zygote=True),
+)
 
 
 class Seen(msgspec.Struct):
@@ -61,26 +88,39 @@ class Seen(msgspec.Struct):
 class Watch:
     """The probe in one node, for as many looks as are wanted."""
 
-    def __init__(self, node: System, sandbox: str, seen: Seen) -> None:
+    def __init__(
+        self, node: System, sandbox: str, seen: Seen, places: Sequence[Place] = PLACES, calls: int = CALLS
+    ) -> None:
         self._node = node
         self._sandbox = sandbox
         self._promises = _promises(sandbox)
         self._seen = seen
+        self._places = places
+        self._calls = calls
         runtime = plugins.load("runtimes", "python").Runtime()
         self._given = sorted(runtime.launch(runtime.interpreters()[0]).environment)
         if self._promises:
             files = {f"{PROBE.name}/{file.name}": file.read_text() for file in PROBE.glob("*.py")}
-            for name, reuse in ((NEIGHBOUR, "process"), *((name, name) for name in PLACES)):
-                node.deploy(_name(name), {"reuse": reuse, "memory_mb": MEMORY_MB}, {**files, "main.py": MAIN})
+            for place in (NEIGHBOUR, *places):
+                config = {"reuse": place.reuse, "memory_mb": MEMORY_MB}
+                node.deploy(place.function, config, {**files, "main.py": place.main})
 
     def look(self) -> None:
         """From inside each kind of sandbox. Raises `Failed` when a wall is not as promised."""
         if not self._promises:
             return
         with _traces() as mine:
-            for reuse, place in PLACES.items():
-                for _ in range(CALLS):
-                    self._compare(place, self._words(_name(reuse), mine))
+            for place in self._places:
+                for _ in range(self._calls):
+                    self._compare(place.what, self._words(place.function, mine))
+                    if place.has_zygote:
+                        self._wait_for_zygote()
+
+    def _wait_for_zygote(self) -> None:
+        """Or until it is clear that this machine makes none."""
+        give_up = time.monotonic() + ZYGOTE_S
+        while time.monotonic() < give_up and not self._node.ask("GET", "/stats")["data"]["pool"]["zygotes"]:
+            time.sleep(0.02)
 
     def _words(self, name: str, mine: dict[str, Any]) -> dict[str, str]:
         """What one sandbox sees beside a neighbour that is there all the time.
@@ -88,12 +128,12 @@ class Watch:
         One that had to make room is not, and others have what it had: its user, its namespaces' numbers.
         """
         for _ in range(TRIES):
-            neighbour = self._node.call(_name(NEIGHBOUR), {"do": "leave", "key": _key()})
+            neighbour = self._node.call(NEIGHBOUR.function, {"do": "leave", "key": _key()})
             question = {"do": "look", "strangers": [mine, neighbour], "given": self._given}
             try:
                 words: dict[str, str] = self._node.call(name, question)
             finally:
-                cleared = self._node.call(_name(NEIGHBOUR), {"do": "clear"})["cleared"]
+                cleared = self._node.call(NEIGHBOUR.function, {"do": "clear"})["cleared"]
             if cleared:
                 return words
         raise Failed(
@@ -121,10 +161,6 @@ def _traces() -> Iterator[dict[str, Any]]:
 
 def _key() -> int:
     return secrets.randbelow(2**30) + 1
-
-
-def _name(of: str) -> str:
-    return f"walls-{of}"
 
 
 def _promises(sandbox: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -13,18 +14,23 @@ from bench import probes, promised, system
 from bench.row import NotMeasured, Series
 
 Thing = TypeVar("Thing")
+LAST_ROUND_S, LAST_BEGIN_S = 22.0, 48.0
+"""After these a quick run, which may take a minute, begins no further round and no further row."""
 
 
 class Run:
     """One run: what was measured so far, what could not be and why."""
 
-    def __init__(self, sandbox: str, console: Console, is_quick: bool = False) -> None:
+    def __init__(
+        self, sandbox: str, console: Console, is_quick: bool = False, began: float | None = None
+    ) -> None:
         self.sandbox = sandbox
         self.is_quick = is_quick
         self.series: Series = {}
         self.missing: dict[str, str] = {}
         self.seen = promised.Seen()
         self._console = console
+        self._began = time.monotonic() if began is None else began
         self._stack = ExitStack()
         self._kept: dict[object, Any] = {}
         self._deployed: set[str] = set()
@@ -35,11 +41,20 @@ class Run:
 
     @property
     def rounds(self) -> int:
-        return self.of(7, 5)
+        return self.of(7, 3)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether there is no time left for a further row."""
+        return self.is_quick and time.monotonic() - self._began > LAST_BEGIN_S
+
+    @property
+    def has_rounds_enough(self) -> bool:
+        return self.is_quick and time.monotonic() - self._began > LAST_ROUND_S
 
     def say(self, text: str) -> None:
-        """How far it is."""
-        self._console.print(text, style="dim", markup=False)
+        """How far it is, after how many seconds."""
+        self._console.print(f"{time.monotonic() - self._began:4.0f} s  {text}", style="dim", markup=False)
 
     # Numbers
 
@@ -74,7 +89,7 @@ class Run:
     @contextmanager
     def _measured(self) -> Iterator[system.System]:
         with system.running(self.sandbox) as node:
-            watch = promised.Watch(node, self.sandbox, self.seen)
+            watch = promised.Watch(node, self.sandbox, self.seen, calls=self.of(promised.CALLS, 1))
             watch.look()
             yield node
             watch.look()
@@ -87,7 +102,8 @@ class Run:
         """
         with system.running(self.sandbox, *arguments) as node:
             yield node
-            promised.Watch(node, self.sandbox, self.seen).look()
+            places = promised.PLACES[: self.of(len(promised.PLACES), 1)]
+            promised.Watch(node, self.sandbox, self.seen, places, self.of(promised.CALLS, 1)).look()
 
     def called(self, name: str, reuse: str) -> str:
         """The path by which a no-op function of the node is called, once it was deployed and has answered."""

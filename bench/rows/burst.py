@@ -28,7 +28,7 @@ def measure(run: Run) -> None:
             node.deploy(f"burst-{number}", {"reuse": "none"})
         node.call("burst-0")
         took: list[float] = []
-        for _ in range(run.of(10, 3)):
+        for _ in range(run.of(10, 2)):
             node.wait_until_quiet()
             took += _burst_us(node)
     run.add("s7_cpu_us", cpu_us)

@@ -18,10 +18,10 @@ def measure(run: Run) -> None:
     with run.own_node() as node:
         node.deploy("churn", {"reuse": "none"})
         node.call("churn")
-        client.rate(node.port, "/functions/churn/call", WARM_UP_S)
+        client.rate(node.port, "/functions/churn/call", run.of(WARM_UP_S, 1))
         before = _there_is(node)
         cpu_before = machine.cpu_ns(node.pid)
-        rate = client.rate(node.port, "/functions/churn/call", run.of(60, 8))
+        rate = client.rate(node.port, "/functions/churn/call", run.of(60, 3))
         node.wait_until_quiet()
         run.add("s5_rate", rate.per_second)
         run.add("s5_cpu_us", (machine.cpu_ns(node.pid) - cpu_before) / 1000 / rate.requests)

@@ -8,7 +8,7 @@ from bench.run import Run
 
 
 def measure(run: Run) -> None:
-    starts = run.of(10, 3)
+    starts = run.of(10, 2)
     for took in probes.start_us([str(system.STOKER), "--help"], 2 * starts):
         run.add("help_ms", took / 1000)
     for _ in range(starts):

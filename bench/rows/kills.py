@@ -11,7 +11,7 @@ from bench.run import Run
 
 def measure(run: Run) -> None:
     """Rounds enough for a median and a longest that mean something."""
-    for _ in range(run.of(10, 2)):
+    for _ in range(run.of(10, 1)):
         for name, took in zip(("helper", "node"), system.back_ms(run.sandbox), strict=True):
             if took:
                 run.add(f"back_{name}_ms", statistics.median(took))

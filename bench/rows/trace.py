@@ -26,7 +26,7 @@ def measure(run: Run) -> None:
             share = replay.simulated(trace, policy, int(peak_mb * replay.REAL_CAP), Costs()).cold_share
             run.add(f"s10_simulated_{name}percent", 100 * share)
     for seed in range(1, run.of(5, 1) + 1):
-        piece, cap_mb = replay.real_piece(seed, run.of(18.0, 5.0))
+        piece, cap_mb = replay.real_piece(seed, run.of(18.0, 3.0))
         for name, policy in policies.items():
             run.say(f"trace {seed}, {policy}: {len(piece.arrivals)} calls in {cap_mb} MB")
             with run.own_node(*replay.settings(policy, cap_mb)) as node:

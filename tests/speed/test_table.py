@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 from bench import table
-from bench.__main__ import chosen, measured
+from bench.__main__ import chosen, measured, perform
 from bench.client import Failed
 from bench.row import Series, spread
 from bench.rows import ROWS
+from bench.run import Run
+from rich.console import Console
 
 GOALS = [goal for row in ROWS for goal in row.goals]
 EVERYTHING = {name: [100.0, 120.0, 110.0] for goal in GOALS for name in goal.needs} | {"h0_us": [50.0]}
@@ -90,3 +92,11 @@ def test_a_goal_that_there_is_not_is_an_error_that_names_those_there_are() -> No
 def test_the_sandbox_stands_beside_what_happens_in_it() -> None:
     assert line("S3", "p50", EVERYTHING).sandbox == "lean"
     assert line("S13", "help", EVERYTHING).sandbox == "–"
+
+
+def test_a_quick_run_out_of_time_says_which_rows_it_left_out_and_never_passes_them() -> None:
+    run = Run("process", Console(quiet=True), is_quick=True, began=-1000.0)
+    assert run.is_late
+    perform(run, [row for row in ROWS if not row.is_repeated])
+    found = [one for one in table.lines(ROWS, run.series, run.missing, "process") if one.id == "S5"]
+    assert {one.verdict for one in found} == {"not measured: no time was left in this quick run"}
