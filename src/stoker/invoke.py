@@ -158,7 +158,8 @@ class Call:
     def start(self) -> None:
         rooms, invocation = self._rooms, self.invocation
         try:
-            self._check_size()
+            if len(invocation.body) > rooms.max_event_bytes:
+                raise _too_large(invocation.body, rooms.max_event_bytes)
             self.phases.admit = self._lap()
             pin = rooms.code.pin(invocation.function)
         except NodeError as error:
@@ -379,7 +380,7 @@ class Call:
         finally:
             rooms.deadlines.forget(self)
             if self._lease is not None:
-                self._lease.live.leave(self._number)
+                self._lease.live.leave(self._number, has_answered=is_healthy)
                 run_s = self.phases.run / 1000 if is_healthy else None
                 has_written = self._logs is not None
                 rooms.pool.give_back(self._lease.number, is_healthy, run_s, self._cpu_ns / 1e9, has_written)
@@ -389,11 +390,6 @@ class Call:
                 self._pin.release()
             self._ticket.give_back()
             rooms.record(self.invocation, outcome, self._created_at)
-
-    def _check_size(self) -> None:
-        size, most = len(self.invocation.body), self._rooms.max_event_bytes
-        if size > most:
-            raise PayloadTooLarge(f"the event has {size} bytes, this node takes at most {most}")
 
     def _drain(self, run_ns: int) -> None:
         """Everything written before the answer is in the pipes by now."""
@@ -406,6 +402,10 @@ class Call:
         now = self._rooms.clock()
         since, self._since = self._since, now
         return (now - since) * 1000
+
+
+def _too_large(body: bytes, most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the event has {len(body)} bytes, this node takes at most {most}")
 
 
 NO_LOGS = Logs()

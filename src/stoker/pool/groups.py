@@ -179,6 +179,10 @@ class Group:
     def __repr__(self) -> str:
         return f"<Group {self.need.function} {len(self.entries)} sandboxes, {len(self.waiting)} waiting>"
 
+    def turn(self) -> tuple[int, bool]:
+        """The least goes first; among equals the one that was promised room, then in order of turns."""
+        return self.committed_mb, self.blocked_at == NEVER
+
     @property
     def lacks_mb(self) -> int:
         """What room the next of its line takes: of one that is to be started, or of one that rests."""

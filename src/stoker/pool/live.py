@@ -90,6 +90,7 @@ class Live:
         self._load_error: FunctionError | None = None
         self._broken = ""
         self._taken_back = 0
+        self._drained_at = -1
         self._queued = 0
         self._is_silent = False
         self._small_reads = 0
@@ -196,20 +197,30 @@ class Live:
         """Whether this call runs, and nobody beside it; those behind it may queue."""
         return self.loaded_at > 0 and next(iter(self.guests), 0) == number
 
-    def leave(self, number: int) -> None:
+    def leave(self, number: int, has_answered: bool = False) -> None:
         """The call has ended, one way or another; where it has not answered, the runtime is told."""
         self.guests.pop(number, None)
         if 0 < self._taken_back < number:
             # Sent after those that were taken back and answered: the server has passed them by.
             self._taken_back = 0
             self._on_queues()
-        self.session.cancel(number)
+        if not has_answered:
+            self.session.cancel(number)
         if self.guests:
             self.moved_at = time.monotonic()
             if not self.is_shared:
                 self.meter.begin(self.moved_at)
 
     def drain(self) -> None:
+        """Read what the pipes held when the session last read; once is enough for all that it read then.
+
+        HOLDS: of calls whose answers came together only the first may have written, see decision 0001.
+        """
+        if self.session.reads != self._drained_at:
+            self._drained_at = self.session.reads
+            self._drain()
+
+    def _drain(self) -> None:
         """Read what the pipes hold now; bounded, as whoever still writes could keep us here."""
         for _ in range(MAX_DRAIN_READS if not self._is_over else 0):
             ready = self._poll.poll(0)
@@ -293,7 +304,7 @@ class Live:
 
     def load_failed(self, error: FunctionError) -> None:
         self._load_error = error
-        self.drain()
+        self._drain()
         for guest in list(self.guests.values()):
             guest.load_failed(error)
 
@@ -325,7 +336,7 @@ class Live:
     def _end(self, ending: Ending, reason: str) -> None:
         if self._is_over:
             return
-        self.drain()
+        self._drain()
         self._is_over = True
         if self._grace is not None:
             self._grace.cancel()

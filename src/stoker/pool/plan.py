@@ -35,7 +35,7 @@ same events, same actions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from stoker.pool.ahead import is_over, prewarmed
@@ -113,9 +113,7 @@ class Plan:
         self._actions: list[Action] = []
         self._left_to_spares: tuple[int, Group | None] = (-1, None)
         self._handlers: dict[type, Callable[[Any, float], None]] = {
-            LeaseAsked: self._on_asked,
             LeaseWithdrawn: self._on_withdrawn,
-            LeaseReturned: self._on_returned,
             SandboxReady: self._on_ready,
             SandboxLoaded: self._on_loaded,
             SandboxQueues: self._on_queues,
@@ -139,28 +137,33 @@ class Plan:
         return bool(self._line)
 
     @property
-    def group_count(self) -> int:
-        return len(self._groups)
-
-    def has_group(self, key: str) -> bool:
-        return key in self._groups
+    def known(self) -> Collection[str]:
+        """The keys of needs that it keeps in mind."""
+        return self._groups.keys()
 
     def on(self, event: Event, now: float) -> list[Action]:
         """What is to be done now that `event` has happened. Events about what is over are ignored."""
-        actions: list[Action] = []
-        self._actions = actions
+        if isinstance(event, LeaseAsked):
+            return self.asked(event, now)
+        if isinstance(event, LeaseReturned):
+            return self.returned(event, now)
+        self._actions = []
         self._handlers[type(event)](event, now)
+        return self._decided()
+
+    def _decided(self) -> list[Action]:
         if self._left_to_spares != (self._stock.committed_mb, self._blocked):
             self._bound_spares()
-        return actions
+        return self._actions
 
     def snapshot(self) -> Snapshot:
         return self._stock.snapshot(len(self._line))
 
     # Leases
 
-    def _on_asked(self, event: LeaseAsked, now: float) -> None:
-        need = event.need
+    def asked(self, event: LeaseAsked, now: float) -> list[Action]:
+        """`on`, for those two events that are nearly all there are."""
+        self._actions, need = [], event.need
         group = self._groups.get(need.key)
         if group is None:
             group = self._groups[need.key] = Group(need)
@@ -177,6 +180,7 @@ class Plan:
             self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
         else:
             self._line_up(event.lease, group, now)
+        return self._decided()
 
     def _line_up(self, lease: int, group: Group, now: float) -> None:
         if not group.waiting:
@@ -198,20 +202,22 @@ class Plan:
         if not group.waiting:
             del self._turns[group]
 
-    def _on_returned(self, event: LeaseReturned, now: float) -> None:
+    def returned(self, event: LeaseReturned, now: float) -> list[Action]:
+        self._actions = []
         entry = self._granted.pop(event.lease, None)
-        if entry is None:
-            return
-        group = entry.group
-        group.running -= 1
-        entry.leases -= 1
-        entry.idle_since = group.moved_at = now
-        if entry.phase is not READY:
-            return
+        if entry is not None:
+            entry.group.running -= 1
+            entry.leases -= 1
+            entry.idle_since = entry.group.moved_at = now
+            if entry.phase is READY:
+                self._take_back(entry, event, now)
+        return self._decided()
+
+    def _take_back(self, entry: Entry, event: LeaseReturned, now: float) -> None:
         if event.run_s is not None:
-            group.learn(event.run_s, event.cpu_s)
+            entry.group.learn(event.run_s, event.cpu_s)
         if event.has_written:
-            group.talks = True
+            entry.group.talks = True
         if not event.is_healthy or entry.need.reuse is Reuse.NONE:
             self._stock.retire(entry)
         if not entry.is_retired:
@@ -353,7 +359,7 @@ class Plan:
     def _start_in_turn(self, now: float, before: Group | None) -> Group | None:
         """Whose turn it is and who has no room, as the one `before` may still be; None: nobody lacks room."""
         while wanting := [one for one in self._turns if one.wants_room()]:
-            group = min(wanting, key=_whose_turn)
+            group = min(wanting, key=Group.turn)
             if group.free and self._stock.has_room(group.lacks_mb):  # one that rests, or was kept for another
                 self._serve(group, now)
             elif not group.free and not self._stock.can_start(now):
@@ -453,8 +459,3 @@ class Plan:
                 if not self._stock.can_start(now, spared=1):
                     return
                 self._actions.append(self._stock.start(group, now, waited_for=False))
-
-
-def _whose_turn(group: Group) -> tuple[int, bool]:
-    """The least goes first; among equals the one that was promised room, then in order of turns."""
-    return group.committed_mb, group.blocked_at == NEVER

@@ -119,7 +119,7 @@ class Pool:
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._lease_numbers = itertools.count(1)
-        self._leasers: dict[int, tuple[Leaser, Callable[[str], Recipe]]] = {}
+        self._leasers: dict[int, Leaser] = {}
         self._recipes: dict[str, Callable[[str], Recipe]] = {}
         self._live: dict[int, Live] = {}
         self._queueing: dict[int, Live] = {}
@@ -150,10 +150,11 @@ class Pool:
     def lease(self, need: Need, recipe: Callable[[str], Recipe], leaser: Leaser) -> int:
         """Ask for a lease; `recipe(name)` is called when a sandbox has to be made for it."""
         number = next(self._lease_numbers)
-        self._leasers[number] = (leaser, recipe)
+        self._leasers[number] = leaser
         if need.key not in self._recipes:
             self._recipes[need.key] = recipe
-        self._feed(LeaseAsked(number, need))
+        for action in self._plan.asked(LeaseAsked(number, need), time.monotonic()):
+            self._act_on[type(action)](action)
         if self._plan.has_waiting and not self._is_hurrying:
             self._hurry()
         return number
@@ -167,7 +168,9 @@ class Pool:
         has_written: bool = False,
     ) -> None:
         """The call is over; with how long the function itself ran, if it came to an answer."""
-        self._feed(LeaseReturned(number, is_healthy, run_s, cpu_s, has_written))
+        event = LeaseReturned(number, is_healthy, run_s, cpu_s, has_written)
+        for action in self._plan.returned(event, time.monotonic()):
+            self._act_on[type(action)](action)
 
     def withdraw(self, number: int) -> None:
         """The caller does not wait any more."""
@@ -219,19 +222,19 @@ class Pool:
             self._act_on[type(action)](action)
 
     def _grant(self, action: GrantLease) -> None:
-        taken = self._leasers.pop(action.lease, None)
-        if taken is None:  # withdrawn while the actions of one event were carried out
+        leaser = self._leasers.pop(action.lease, None)
+        if leaser is None:  # withdrawn while the actions of one event were carried out
             self._loop.call_soon(self.give_back, action.lease, True)
             return
-        taken[0].leased(Lease(action.lease, self._live[action.sandbox], action.source, action.runs_at_once))
+        leaser.leased(Lease(action.lease, self._live[action.sandbox], action.source, action.runs_at_once))
         if not action.runs_at_once and not self._is_hurrying:
             self._hurry()
 
     def _refuse(self, action: RefuseLease) -> None:
-        taken = self._leasers.pop(action.lease, None)
-        if taken is not None:
+        leaser = self._leasers.pop(action.lease, None)
+        if leaser is not None:
             refusal = Unsupported if action.is_for_good else SandboxFailed
-            taken[0].refused(refusal(action.reason))
+            leaser.refused(refusal(action.reason))
 
     def _start(self, action: StartSandbox) -> None:
         recipe = self._recipes[action.need.key]
@@ -351,8 +354,9 @@ class Pool:
     def _tick(self) -> None:
         self._take_back_stalled()
         self._feed(Tick())
-        if len(self._recipes) > self._plan.group_count:
-            self._recipes = {key: self._recipes[key] for key in self._recipes if self._plan.has_group(key)}
+        known = self._plan.known
+        if len(self._recipes) > len(known):
+            self._recipes = {key: recipe for key, recipe in self._recipes.items() if key in known}
         self._schedule_tick()
 
     def _schedule_tick(self) -> None:

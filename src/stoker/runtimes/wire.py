@@ -88,6 +88,8 @@ class Session(asyncio.Protocol):
         self._queued: list[bytes] = []
         self._last_call = 0
         self._aside = 0
+        self.reads = 0
+        """How often something was read from the stream."""
         self._transport: asyncio.Transport | None = None
         self.is_thawed = False
         """It became a process that had loaded the function before, instead of loading it."""
@@ -183,6 +185,7 @@ class Session(asyncio.Protocol):
             self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
+        self.reads += 1
         if self._buffer:
             self._buffer += data
             data = bytes(self._buffer) if self._has_frame() else b""
