@@ -21,11 +21,11 @@ from stoker.outputs import LogKeeper
 from stoker.pool import Lease, Pool
 from stoker.pool.recipes import Recipes
 from stoker.types import (
+    NO_LOGS,
     Ending,
     Function,
     FunctionError,
     Invocation,
-    Logs,
     Outcome,
     Phases,
     Source,
@@ -408,5 +408,4 @@ def _too_large(body: bytes, most: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the event has {len(body)} bytes, this node takes at most {most}")
 
 
-NO_LOGS = Logs()
 UNKNOWN_USAGE = Usage()

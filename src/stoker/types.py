@@ -212,6 +212,9 @@ class Logs(msgspec.Struct, frozen=True, gc=False):
     stderr_cut: bool = False
 
 
+NO_LOGS = Logs()
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The one clear end of a call."""
 
@@ -227,7 +230,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Of the function's process, if it ended by itself without an answer."""
     signal: int | None = None
     """The number of the signal that ended the function's process."""
-    logs: Logs = Logs()
+    logs: Logs = NO_LOGS
     phases: Phases
     usage: Usage = Usage()
     sandbox: str = ""

@@ -20,7 +20,7 @@ from stoker.records.model import FunctionRecord, InvocationRecord
 from stoker.records.pages import START, Pages
 from stoker.records.tables import FUNCTIONS, connect, pragma, translated
 
-TRIM_EVERY = 1000  # rows; a trim then takes about 5 ms
+TRIM_EVERY = 5000  # rows; a trim takes about 5 ms
 
 
 class Ledger:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from stoker.errors import NodeError
-from stoker.types import Invocation, Network, Outcome, Phases, Reuse
+from stoker.types import NO_LOGS, Invocation, Network, Outcome, Phases, Reuse, Status
 
 MESSAGE_KEPT = 8 * 1024  # characters; a message longer than this is data, not a message
 STACK_KEPT = 64 * 1024  # characters; a recursion error's stack of 1000 frames has about 60,000
@@ -64,7 +64,26 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     @staticmethod
     def of(outcome: Outcome, created_at: float, door: str = "") -> InvocationRecord:
         """The record of an invocation that has just ended, without its result."""
-        error, logs, usage = outcome.error, outcome.logs, outcome.usage
+        usage = outcome.usage
+        if outcome.status is Status.OK and outcome.limit is None and outcome.logs is NO_LOGS:
+            # Nearly all end like this; to say of each what it lacks takes four times as long.
+            return InvocationRecord(
+                id=outcome.invocation,
+                function=outcome.function,
+                door=door,
+                status=outcome.status,
+                phases=outcome.phases,
+                cpu_ms=usage.cpu_ms,
+                memory_peak_bytes=usage.memory_peak_bytes,
+                network_in_bytes=usage.network_in_bytes,
+                network_out_bytes=usage.network_out_bytes,
+                sandbox=outcome.sandbox,
+                source=outcome.source,
+                built=outcome.built,
+                created_at=created_at,
+                finished_at=time.time(),
+            )
+        error, logs = outcome.error, outcome.logs
         return InvocationRecord(
             id=outcome.invocation,
             function=outcome.function,

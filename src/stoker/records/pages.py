@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from stoker.records.model import InvocationRecord
 from stoker.records.tables import PAGES
 
+INSERT = sa.insert(PAGES)
 SEPARATOR = "\n"  # no function's key has one
 
 
@@ -49,7 +50,7 @@ class Pages:
         ids = [record.id for record in batch]
         functions = SEPARATOR.join(("", *{record.function for record in batch}, ""))
         row = {"first": min(ids), "last": max(ids), "functions": functions, "records": len(ids), "page": page}
-        self._connection.execute(sa.insert(PAGES), row)
+        self._connection.execute(INSERT, row)
         return len(page)
 
     def _page(self, batch: Sequence[InvocationRecord]) -> bytes:

@@ -209,11 +209,20 @@ def _write(ledger: Ledger, records: Sequence[InvocationRecord]) -> Loss:
 
 def _batches(records: Sequence[InvocationRecord]) -> Iterator[Sequence[InvocationRecord]]:
     """Slices that are each good for one statement."""
+    for start in range(0, len(records), BATCH_ROWS):
+        rows = records[start : start + BATCH_ROWS]
+        said = [len(one.stdout) + len(one.stderr) + len(one.result) + len(one.error_stack) for one in rows]
+        if sum(said) <= BATCH_BYTES:
+            yield rows
+        else:
+            yield from _by_size(rows)
+
+
+def _by_size(records: Sequence[InvocationRecord]) -> Iterator[Sequence[InvocationRecord]]:
     start = size = 0
     for at, record in enumerate(records):
-        if at > start and (at - start == BATCH_ROWS or size + record.size > BATCH_BYTES):
+        if at > start and size + record.size > BATCH_BYTES:
             yield records[start:at]
             start, size = at, 0
         size += record.size
-    if start < len(records):
-        yield records[start:]
+    yield records[start:]
