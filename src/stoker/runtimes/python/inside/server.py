@@ -29,5 +29,6 @@ if __name__ == "__main__":
     serve(3)
 for _name in PRELOADED:
     __import__(_name)
-_rehearsal.rehearse()  # what it makes for good (caches, specialised code) is made once, and shared
 _anchor = _anchoring.reserve()
+# What it makes for good (caches, specialised code) is made once, and shared.
+_rehearsal.rehearse(lambda channel: _serving.load_and_serve(channel, _anchor))

@@ -13,6 +13,7 @@ _ANSWER = struct.Struct("!IBIQQ")
 _NUMBERS = 16  # bytes of the two times in front of a result or an error
 
 PERMITS_FD = 4
+WIRE = 1
 
 CHUNK = 64 * 1024
 MAX_TYPE, MAX_MESSAGE, MAX_STACK = 200, 32_000, 128_000  # six bytes a character stay below the node's 1 MiB

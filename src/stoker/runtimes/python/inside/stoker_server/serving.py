@@ -10,7 +10,7 @@ import sys
 import time
 
 from . import leaving, rehearsal, serial, streams
-from .channel import HELLO, LOAD, LOADED, Channel, has_permits, write_error, write_frame
+from .channel import HELLO, LOAD, LOADED, WIRE, Channel, has_permits, write_error, write_frame
 from .failures import LoadFailed
 from .function import Function
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from .anchor import Anchor
 
-WIRE = 1
 AFRESH, THAWED = b"\0", b"\1"  # how a function was loaded
 _BEGAN = struct.Struct("=Q")
 
@@ -38,7 +37,12 @@ def _greet_and_serve(channel: Channel, anchor: Anchor | None) -> None:
     os.set_inheritable(channel.fd, False)
     streams.install()
     faulthandler.enable()
-    rehearsal.rehearse_unless_asked(channel.fd)
+    rehearsal.rehearse_unless_asked(channel.fd, lambda stage: load_and_serve(stage, anchor))
+    load_and_serve(channel, anchor)
+
+
+def load_and_serve(channel: Channel, anchor: Anchor | None) -> None:
+    """Load what the first frame says, and answer calls until the end of the stream, which it raises."""
     load = _receive_load(channel, anchor)
     if _is_shared(load):
         from . import routing
