@@ -26,6 +26,8 @@ from sandboxes.lean.guests import (
 from stoker.errors import SandboxFailed
 from stoker.linux.syscalls import MS_NODEV, MS_NOSUID, mount, umount
 from stoker.sandboxes.contract import Launch, Sandbox
+from stoker.sandboxes.lean.privileged.first import program
+from stoker.sandboxes.lean.sandbox import Sandbox as LeanSandbox
 from stoker.types import MEBIBYTE, Network
 
 BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: launch.name)
@@ -262,6 +264,26 @@ answer = [os.getpid(), os.getppid(), *[tried("/proc/1/" + name) for name in ("me
     own, parent, *looks = await run(await make(launch), source)
     assert (own, parent) == (2, 1)
     assert set(looks) == {errno.ENOENT}  # it is not even listed
+
+
+@BOTH
+async def test_the_first_process_has_next_to_nothing_of_its_own(make: Make, launch: Launch) -> None:
+    if not program():
+        pytest.skip("no program of ours for this machine's processor: it stays an interpreter")
+    sandbox = await make(launch)
+    assert isinstance(sandbox, LeanSandbox)
+    process = Path(f"/proc/{sandbox.traces.pid}")
+    assert not (process / "fd/4").exists()
+    if os.geteuid() == 0:
+        told = (line.split() for line in (process / "smaps_rollup").read_text().splitlines()[1:])
+        assert sum(int(kb) for name, kb, _ in told if name.startswith("Private_")) < 100
+    source = """
+try:
+    answer = open("/.first", "rb").read(1)
+except OSError as error:
+    answer = error.errno
+"""
+    assert await run(sandbox, source) == errno.EACCES
 
 
 async def test_killing_everything_ends_neither_the_first_process_nor_the_host(make: Make) -> None:

@@ -68,6 +68,7 @@ MASKED = (
     "sysvipc/shm",
 )
 SHM_INODES = 4096
+FIRST = "/.first"  # the program that the first process becomes, where there is one for this machine
 EMPTY = "/sys"  # a mount with nothing in it: the second layer that an overlay has to have
 
 

@@ -26,7 +26,8 @@ from stoker.linux.syscalls import (
     MS_REMOUNT,
     mount,
 )
-from stoker.sandboxes.lean.inside.walls import BORROWED_PROC, EMPTY
+from stoker.sandboxes.lean.inside.walls import BORROWED_PROC, EMPTY, FIRST
+from stoker.sandboxes.lean.privileged.first import program
 
 # Where the new root is put together: a folder that every machine has and that is never shown.
 SITE = "/proc"
@@ -95,7 +96,15 @@ def _fill(root: Path, is_root: bool) -> None:
     _fill_etc(root / "etc")
     _fill_dev(root / "dev", is_root)
     (root / "var/tmp").symlink_to("/tmp")
+    _fill_first(root / FIRST[1:])
     mount("tmpfs", f"{root}{EMPTY}", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "mode=555")
+
+
+def _fill_first(file: Path) -> None:
+    """Executed by anybody and read by nobody: so nobody looks into the process either."""
+    if code := program():
+        file.write_bytes(code)
+        file.chmod(0o111)
 
 
 def _show_system(source: Path, target: Path) -> None:
