@@ -24,7 +24,6 @@ WINGS = ("doors", "sandboxes", "runtimes")
 # Which modules of ours a room may import. A name allows the module and everything below it; one that
 # ends in a dot only what is below it; "" everything. `<wing>.*` is every plug-in of a wing.
 WORDS = {"types", "errors", "egress"}
-ROOM = WORDS | {"telemetry.events"}
 TABLE: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
@@ -33,7 +32,7 @@ TABLE: dict[str, set[str]] = {
     "deadlines": WORDS,
     "outputs": WORDS,
     "plugins": WORDS | {"sandboxes.", "doors.", "runtimes."},
-    "invoke": ROOM
+    "invoke": WORDS
     | {
         "admission",
         "code",
@@ -51,20 +50,20 @@ TABLE: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "cli": {""},
-    "linux": ROOM,
-    "telemetry": ROOM,
-    "admission": ROOM,
-    "code": ROOM | {"sandboxes.contract", "records.model", "linux.removal"},
-    "records": ROOM,
-    "pool": ROOM
+    "linux": WORDS,
+    "telemetry": WORDS,
+    "admission": WORDS,
+    "code": WORDS | {"sandboxes.contract", "records.model", "linux.removal"},
+    "records": WORDS,
+    "pool": WORDS
     | {"code", "deadlines", "sandboxes.contract", "runtimes.contract", "runtimes.greeting", "runtimes.wire"},
-    "walls": ROOM | {"plugins", "settings", "linux", "sandboxes.contract"},
-    "runtimes": ROOM | {"sandboxes.contract"},
-    "runtimes.*": ROOM | {"runtimes.contract", "runtimes.greeting", "runtimes.wire", "sandboxes.contract"},
-    "sandboxes": ROOM,
-    "sandboxes.*": ROOM | {"sandboxes.contract", "linux"},
-    "doors": ROOM,
-    "doors.*": ROOM | {"doors.contract", "doors.explanation", "doors.refusals", "records.model"},
+    "walls": WORDS | {"plugins", "settings", "linux", "sandboxes.contract"},
+    "runtimes": WORDS | {"sandboxes.contract"},
+    "runtimes.*": WORDS | {"runtimes.contract", "runtimes.greeting", "runtimes.wire", "sandboxes.contract"},
+    "sandboxes": WORDS,
+    "sandboxes.*": WORDS | {"sandboxes.contract", "linux"},
+    "doors": WORDS,
+    "doors.*": WORDS | {"doors.contract", "doors.explanation", "doors.refusals", "records.model"},
 }
 # What may be named in annotations only, under TYPE_CHECKING: a door is given the node, it never makes one.
 NAMED: dict[str, set[str]] = {"doors.*": {"node"}, "doors": {"node"}}
@@ -96,7 +95,6 @@ CHANGES = {"append", "add", "update", "pop", "clear", "setdefault", "extend", "r
 BROAD_EXCEPT = (
     "runtimes/python/",  # the in-sandbox server's call of user code
     "doors/listener.py",  # a door's outermost handler
-    "telemetry/",  # telemetry.emit
 )
 
 

@@ -4,22 +4,16 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-from stoker.telemetry.events import Event
-from stoker.telemetry.logs import event_log, open_log
+from stoker.telemetry.logs import open_log
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-class PoolFilled(Event):
-    level: ClassVar[str] = "info"
-    sandboxes: int
 
 
 @pytest.fixture(autouse=True)
@@ -86,14 +80,3 @@ def test_text_that_is_no_unicode_is_logged_all_the_same() -> None:
     open_log("info", stream)
     logging.getLogger("stoker").info("half \ud83d a face")
     assert lines(stream)[0]["message"] == "half \ud83d a face"
-
-
-def test_events_become_lines_from_their_level_up() -> None:
-    stream = io.StringIO()
-    open_log("info", stream)
-    event_log()(PoolFilled(sandboxes=3))
-    (line,) = lines(stream)
-    assert (line["message"], line["sandboxes"]) == ("PoolFilled", 3)
-    open_log("error", stream)
-    event_log()(PoolFilled(sandboxes=4))
-    assert len(lines(stream)) == 1

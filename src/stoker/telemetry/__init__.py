@@ -1,1 +1,1 @@
-"""What the node tells of itself: events, counters, its log."""
+"""What the node tells of itself: counters, its log."""

@@ -14,8 +14,6 @@ from typing import Any, TextIO
 
 import msgspec
 
-from stoker.telemetry.events import Event, Listener
-
 OWN = "stoker"
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every log record has; the rest was given as `extra`."""
@@ -65,16 +63,3 @@ def open_log(level: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(OWN).setLevel(level.upper())
     logging.raiseExceptions = False
-
-
-def event_log() -> Listener:
-    """A listener that turns events into log lines."""
-    log = logging.getLogger(f"{OWN}.events")
-    levels = logging.getLevelNamesMapping()
-
-    def listen(event: Event) -> None:
-        level = levels[event.level.upper()]
-        if log.isEnabledFor(level):
-            log.log(level, type(event).__name__, extra=msgspec.structs.asdict(event))
-
-    return listen
