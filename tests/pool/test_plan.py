@@ -561,33 +561,6 @@ def test_a_flood_does_not_stand_before_others_in_the_making_of_sandboxes() -> No
     assert plan.on(SandboxReady(1), 0) == [GrantLease(1, 1, Source.FRESH), StartSandbox(3, b)]
 
 
-def computing(plan: Plan, held: list[int], of: Need, looks: int, cpu_s: float) -> int:
-    """A flood whose calls compute: each look several end; returns how many run in the end."""
-    running, lease, now = dict.fromkeys(held), 10_000, 1.0
-    for _ in range(looks):
-        now += 0.11
-        for ended in list(running):
-            del running[ended]
-            lease += 1
-            actions = plan.on(LeaseReturned(ended, True, 0.1, cpu_s), now)
-            actions += plan.on(LeaseAsked(lease, of), now)
-            running |= {one.lease: None for one in actions if isinstance(one, GrantLease)}
-        running |= {one.lease: None for one in plan.on(Tick(), now) if isinstance(one, GrantLease)}
-    return len(running)
-
-
-def test_a_flood_that_computes_runs_no_more_at_a_time_than_keeps_the_processors_busy() -> None:
-    plan, a = Plan(2000, "fixed", starts_at_once=20, processors=1), need("a")
-    held = flooded(plan, a, 20)
-    assert computing(plan, held, a, 30, cpu_s=0.05) <= 4
-
-
-def test_a_flood_that_sleeps_runs_as_many_at_a_time_as_there_is_room_for() -> None:
-    plan, a = Plan(2000, "fixed", starts_at_once=20, processors=1), need("a")
-    held = flooded(plan, a, 20)
-    assert computing(plan, held, a, 30, cpu_s=0.0001) == 20
-
-
 def test_a_start_that_hangs_does_not_keep_others_from_starting() -> None:
     plan, a, b = Plan(10_000, "fixed", starts_at_once=1), need("a"), need("b")
     plan.on(LeaseAsked(1, a), 0)
@@ -657,7 +630,6 @@ class Histories(RuleBasedStateMachine):
                 BUDGET_MB,
                 self.policy,
                 starts_at_once=STARTS,
-                processors=1,
                 spare_mb=SPARE_MB,
                 zygotes_mb=ZYGOTES_MB,
             )
@@ -743,6 +715,7 @@ class Histories(RuleBasedStateMachine):
                 self.starting.discard(sandbox)
                 self.up.discard(sandbox)
                 self.dying.add(sandbox)
+                self.asked.discard(sandbox)
             case MakeZygote(zygote=zygote, need=wanted):
                 assert not self.waiting and wanted.can_freeze
                 self.making[zygote] = 2 * wanted.memory_mb
@@ -753,7 +726,6 @@ class Histories(RuleBasedStateMachine):
                 if self.zygotes.pop(zygote, None) is None:
                     assert zygote in self.making
                     self.dropped.add(zygote)
-                self.asked.discard(sandbox)
             case MeasureSandbox(sandbox=sandbox):
                 assert sandbox in self.up - set(self.held.values()), "measured one that is not idle"
                 assert self.need_of[sandbox].tells_memory

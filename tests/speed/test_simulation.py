@@ -56,7 +56,7 @@ def flooded(places: int, run_s: float, sleep_s: float, other_mb: int, with_other
     others = [Arrival(0.3 + number * 0.5, OTHER, run_s, 0.0) for number in range(5)] if with_others else []
     functions = (Called("flood", 100), Called("other", other_mb))
     trace = Trace(functions, tuple(sorted([*flood, *others], key=lambda one: one.at_s)))
-    plan = Plan(100 * places, "greedy_dual", None, 6, 2)
+    plan = Plan(100 * places, "greedy_dual", None, 6)
     simulation = Simulation(trace, plan, Costs(load_s=(0.001,)))
     simulation.run()
     return simulation

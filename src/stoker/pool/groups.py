@@ -27,7 +27,6 @@ LEAST_CPU_S = 0.000005
 STUCK_S = 0.02
 """A line, or a queue inside a sandbox, that has not moved for so long does not move. Shorter than this
 a busy machine alone can keep it waiting, and then more sandboxes would make it busier."""
-UNLIMITED = 1 << 30
 NEWEST_WEIGHT = 0.2
 """Of the newest run, or start, in the moving average of a revision's."""
 
@@ -106,15 +105,12 @@ class Group:
         "blocked_at",
         "committed_mb",
         "cpu_s",
-        "cpu_seen_s",
-        "cpu_total_s",
         "entries",
         "free",
         "habit",
         "import_s",
         "is_unfit",
         "last_asked",
-        "limit",
         "load_s",
         "moved_at",
         "need",
@@ -144,8 +140,6 @@ class Group:
         self.waiting: OrderedDict[int, None] = OrderedDict()
         self.running = 0
         """Leases granted and not yet returned."""
-        self.limit = UNLIMITED
-        """How many leases may run at a time while its line computes more than the processors can."""
         self.serving = 0
         """Sandboxes that are ready and not retired."""
         self.starting = 0
@@ -156,8 +150,6 @@ class Group:
         """Since when its turn waits for room."""
         self.run_s = -1.0
         self.cpu_s = 0.0
-        self.cpu_total_s = self.cpu_seen_s = 0.0
-        """Processor time of all its calls, now and at the last look."""
         self.start_s = START_COST_S
         """What making a sandbox takes, a moving average."""
         self.load_s = 0.0
@@ -190,14 +182,10 @@ class Group:
 
     def wants_room(self) -> bool:
         """Whether its line waits for a start, or for one that rests to count with its limit again."""
-        if self.free and self.free[-1].rests:
-            return self.running < self.limit
-        return self.wants_start()
+        return bool(self.free and self.free[-1].rests) or self.wants_start()
 
     def wants_start(self) -> bool:
-        if len(self.waiting) <= self.starting or self.running + self.starting >= self.limit:
-            return False
-        return not self.is_full() and self.is_worth_starting()
+        return len(self.waiting) > self.starting and not self.is_full() and self.is_worth_starting()
 
     def is_full(self) -> bool:
         """Whether one more sandbox could serve more leases at a time than the function allows."""
@@ -226,8 +214,6 @@ class Group:
 
     def place(self) -> Entry | None:
         """Where one more lease goes at once: behind others if soon, on a free one, else behind others."""
-        if self.running >= self.limit:
-            return None
         if self.running and self.queueing and (entry := self.queue_for(WAKE_S)):
             return entry
         if self.free:
@@ -264,7 +250,6 @@ class Group:
         self.start_s += NEWEST_WEIGHT * (start_s - self.start_s)
 
     def learn(self, run_s: float, cpu_s: float) -> None:
-        self.cpu_total_s += cpu_s
         if self.run_s < 0:
             self.run_s, self.cpu_s = run_s, cpu_s
         else:

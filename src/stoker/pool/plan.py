@@ -14,7 +14,6 @@ reports back with further events. There is one line of waiting leases, in order 
 * Where idle ones do not suffice, those who hold more than the one whose turn it is give: what comes back
   to them serves nobody until there is room (`_gives`). Not before a sandbox has served for a while, else
   all time goes into starts.
-* Where calls of a line keep the processors busy, fewer of them run at a time (`pace`).
 * An idle sandbox may count with what it holds instead of its limit (see `stock`): when room is needed,
   those that were not yet measured are, before any is ended.
 * What a function's import has made is kept as a zygote where that saves time (`brood`), in room that
@@ -65,7 +64,6 @@ from stoker.pool.events import (
 )
 from stoker.pool.groups import NEVER, STUCK_S, Entry, Group, Phase
 from stoker.pool.keeping import FORGET_S, POLICIES
-from stoker.pool.pace import Pace
 from stoker.pool.stock import Stock
 from stoker.types import Reuse, Source
 
@@ -83,7 +81,7 @@ class Plan:
     """The one owner of the line, of every sandbox's state and of committed memory.
 
     `policy` is a row of `keeping.POLICIES`; no idle sandbox is kept longer than `keep_s`; at most
-    `starts_at_once` are being made at a time, for starts beyond what the `processors` can do only wait.
+    `starts_at_once` are being made at a time, for starts beyond what the processors can do only wait.
     """
 
     def __init__(
@@ -92,7 +90,6 @@ class Plan:
         policy: str,
         keep_s: float | None = None,
         starts_at_once: int = 1000,
-        processors: int = 1000,
         spare_mb: int = 0,
         zygotes_mb: int = 0,
     ) -> None:
@@ -108,7 +105,6 @@ class Plan:
         """Whose turn it is, where there is no room for it."""
         self._granted: dict[int, Entry] = {}
         self._looked_at = NEVER
-        self._pace = Pace(processors)
         self._prewarm = PrewarmChanged(0, 0)
         self._actions: list[Action] = []
         self._left_to_spares: tuple[int, Group | None] = (-1, None)
@@ -253,7 +249,7 @@ class Plan:
 
     def _serve(self, group: Group, now: float) -> None:
         """Grant what is there to those of the group's line, on free places first."""
-        while group.waiting and group.running < group.limit:
+        while group.waiting:
             entry = group.free[-1] if group.free else group.place_behind()
             if entry is None or not self._may_enter(entry, now):
                 return
@@ -399,7 +395,6 @@ class Plan:
         for group in self._turns:
             group.look(now)
         if now - self._looked_at >= LOOK_S:
-            self._pace.look(self._groups.values(), now - self._looked_at)
             self._looked_at = now
             self._end_what_is_over(now)
             self._actions += self._stock.look_at_resting()

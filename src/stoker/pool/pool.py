@@ -109,11 +109,9 @@ class Pool:
         bound_spares: Callable[[int], None] | None = None,
         zygotes_mb: int = 0,
     ) -> None:
-        processors = len(os.sched_getaffinity(0))
+        starts_at_once = STARTS_EACH * len(os.sched_getaffinity(0))
         spare_mb = budget_mb // SPARES_SHARE if bound_spares is not None else 0
-        self._plan = Plan(
-            budget_mb, keeping, keep_s, STARTS_EACH * processors, processors, spare_mb, zygotes_mb
-        )
+        self._plan = Plan(budget_mb, keeping, keep_s, starts_at_once, spare_mb, zygotes_mb)
         self._bound_spares = bound_spares or (lambda memory_mb: None)
         self._bound_spares(spare_mb)
         self._spawn = spawn
