@@ -40,6 +40,9 @@ class UserNamespaces:
     def __repr__(self) -> str:
         return f"<UserNamespaces, {len(self._kept)} kept>"
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def of(self, user: User, slot: int) -> int:
         """The descriptor of his for that slot, which stays ours. Raises `OSError`."""
         if (user, slot) not in self._kept:

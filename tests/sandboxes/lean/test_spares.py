@@ -28,6 +28,7 @@ from sandboxes.lean.guests import (
 from stoker.sandboxes.contract import Launch, Sandbox, SandboxSpec
 from stoker.sandboxes.lean import Backend
 from stoker.sandboxes.lean.packets import MAX_OPENING
+from stoker.sandboxes.lean.privileged.sandbox import READY_USERS
 from stoker.types import Limits
 
 BOTH = pytest.mark.parametrize("launch", [FORKED, EXECUTED], ids=lambda launch: launch.name)
@@ -184,6 +185,14 @@ async def test_a_burst_leaves_spares_for_the_next_as_far_as_there_is_memory(
     while told[-1] != (0, 0):
         await asyncio.sleep(0)
     assert not was_spare(await make())
+
+
+async def test_user_namespaces_are_made_before_a_burst_needs_them(make: Make, lean: Backend) -> None:
+    held = Path(f"/proc/{helper_pid(lean)}/fd")
+    await make()
+    while sum(os.readlink(one).startswith("user:") for one in held.iterdir()) < READY_USERS:
+        await asyncio.to_thread(threading.Event().wait, 0.01)
+    await wait_for_spares(lean)
 
 
 async def test_a_new_helper_has_spares_again(make: Make, lean: Backend) -> None:

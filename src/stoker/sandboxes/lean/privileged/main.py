@@ -197,14 +197,17 @@ class Helper:
         self._tell(pack(KILLED, sandbox.number, KILLED_BODY.pack(sandbox.oom_kills)))
 
     def make_spare(self) -> bool:
-        """Begin to make one spare; whether there may be more to do."""
-        wanted = None if self._is_closing or self._unmade else self._spares.next()
-        if wanted is not None:
-            kind, number, order = wanted
-            spare = Sandbox(number, order, [], self._means)
-            self._spares.begun(kind, spare)
-            self._start(spare)
-        return wanted is not None
+        """Begin to make one spare, or something that the next ones take; whether there may be more to do."""
+        if self._is_closing or self._unmade or not self._spares.are_wanted:
+            return False
+        wanted = self._spares.next()
+        if wanted is None:
+            return not self._spares.is_short() and self._means.make_ready()
+        kind, number, order = wanted
+        spare = Sandbox(number, order, [], self._means)
+        self._spares.begun(kind, spare)
+        self._start(spare)
+        return True
 
     def is_short_of_spares(self) -> bool:
         """Whether to make one at once: few are left, and nobody waits for what was asked for."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from stoker.sandboxes.lean.egress.network import Connection
     from stoker.sandboxes.lean.egress.way import Way
 
+READY_USERS = 64  # as many as there are spares of a kind at most
 OUR_PROCESSES = 1  # the first process of each sandbox is not the function's
 
 
@@ -89,6 +90,19 @@ class Means(NamedTuple):
     def user_of(self, slot: int) -> User:
         """Whom the sandbox with that number is outside."""
         return User(self.uid_base + slot, self.uid_base + slot) if self.uid_base else User(0, 0)
+
+    def make_ready(self) -> bool:
+        """Make one user namespace that the next sandboxes will want; whether there may be more to do.
+
+        Each takes some milliseconds once: in a burst, one after the other, that is longer than all the rest.
+        """
+        slot = len(self.users)
+        try:
+            if slot < READY_USERS:
+                self.users.of(self.user_of(slot), slot)
+        except OSError:
+            return False  # whoever needs it is told
+        return slot < READY_USERS
 
 
 class Sandbox:

@@ -50,6 +50,10 @@ class Spares:
     def __repr__(self) -> str:
         return f"<Spares {[(shelf.left, shelf.wanted) for shelf in self._shelves.values()]}>"
 
+    @property
+    def are_wanted(self) -> bool:
+        return any(shelf.wanted for shelf in self._shelves.values())
+
     def want(self, kind: int, number: int, pattern: Make) -> list[Sandbox]:
         """From now on so many of that kind; to be ended: those that are too many, or do not fit it."""
         shelf = self._shelves.setdefault(kind, Shelf(pattern))
