@@ -255,12 +255,16 @@ class Call:
 
     def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None:
         """The good end."""
-        self._drain(run_ns)
+        assert self._lease is not None
+        self.phases.run = run_ns / 1e6
+        self._lease.live.drain()
         self._end(verdicts.OK, result=result, cpu_ns=cpu_ns, is_healthy=True)
 
     def raised(self, run_ns: int, cpu_ns: int, error: FunctionError) -> None:
         """The function failed, and its sandbox lives."""
-        self._drain(run_ns)
+        assert self._lease is not None
+        self.phases.run = run_ns / 1e6
+        self._lease.live.drain()
         self._end(verdicts.of_error(error), cpu_ns=cpu_ns, is_healthy=True)
 
     def load_failed(self, error: FunctionError) -> None:
@@ -390,12 +394,6 @@ class Call:
                 self._pin.release()
             self._ticket.give_back()
             rooms.record(self.invocation, outcome, self._created_at)
-
-    def _drain(self, run_ns: int) -> None:
-        """Everything written before the answer is in the pipes by now."""
-        assert self._lease is not None
-        self.phases.run = run_ns / 1e6
-        self._lease.live.drain()
 
     def _lap(self) -> float:
         """Milliseconds since the last lap."""

@@ -44,16 +44,13 @@ class Routes:
     def find(self, path: bytes, method: str) -> Route | None:
         route = self._exact.get(path)
         if route is None:
-            route = self._find_free(path)
+            for before, after, free in self._free:
+                if path.startswith(before) and path.endswith(after):
+                    segment = path[len(before) : len(path) - len(after)]
+                    if segment and b"/" not in segment:
+                        route = free
+                        break
         return route if route is not None and method in route.methods else None
-
-    def _find_free(self, path: bytes) -> Route | None:
-        for before, after, route in self._free:
-            if path.startswith(before) and path.endswith(after):
-                segment = path[len(before) : len(path) - len(after)]
-                if segment and b"/" not in segment:
-                    return route
-        return None
 
 
 class FastExchange:
@@ -342,17 +339,13 @@ class CallProtocol(HttpToolsProtocol):
         length = b"content-length: %d\r\n" % len(body)
         end = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
         sent = b"" if exchange.method == "HEAD" else body
-        self.transport.write(b"".join((STATUS_LINE[status], self._usual(), head, length, end, sent)))
+        usual = self.server_state.default_headers
+        if usual is not self._default_headers:  # uvicorn makes a new list of them each second
+            self._default_headers, self._default_lines = usual, lines(usual)
+        self.transport.write(b"".join((STATUS_LINE[status], self._default_lines, head, length, end, sent)))
         if not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
-
-    def _usual(self) -> bytes:
-        """The headers that uvicorn gives every reply; it makes a new list of them each second."""
-        headers = self.server_state.default_headers
-        if headers is not self._default_headers:
-            self._default_headers, self._default_lines = headers, lines(headers)
-        return self._default_lines
 
 
 def protocol_factory(routes: Routes, max_event_bytes: int) -> Callable[..., CallProtocol]:

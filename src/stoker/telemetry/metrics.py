@@ -32,10 +32,7 @@ class Metrics:
         self.built += end.built
         if end.sandbox:
             self._sources[end.source] += 1
-        self._add(end.phases)
-
-    def _add(self, phases: Phases) -> None:
-        spent = self._spent
+        spent, phases = self._spent, end.phases
         spent.admit += phases.admit
         spent.code += phases.code
         spent.sandbox += phases.sandbox
