@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
-from bench import client, machine, system, table, walls
-from bench.row import NotMeasured, Row, Series
+from bench import client, course, machine, system, table, walls
+from bench.row import Series
 from bench.rows import ROWS
 from bench.run import Run
 from stoker.cli.diagnosis import is_compiled
@@ -22,66 +22,7 @@ WALLS = {
     "inodes, size-limited tmpfs, memory, pids and cpu limits, no_new_privs, seccomp, no capabilities",
     "process": "process: none (a plain process with an environment of its own)",
 }
-SIDE = "SIDE"
-"""What stands for the table of other ways in a choice of goals."""
 WALLED, WALLED_QUICK = 200, 50
-
-
-def chosen(rows: tuple[Row, ...], only: str) -> tuple[Row, ...]:
-    """The rows of these goals, and those that measure what they are compared with. Raises `Failed`."""
-    if not only:
-        return rows
-    wanted = {name.strip().upper() for name in only.split(",")}
-    known = {goal.id for row in rows for goal in row.goals}
-    if unknown := wanted - known - {SIDE}:
-        there = ", ".join([*sorted(known, key=table.place), SIDE])
-        raise client.Failed(f"no goal {', '.join(sorted(unknown))}; there is {there}")
-    shown = [_shown(row, wanted) for row in rows]
-    needs = {key for row in shown for goal in row.goals for key in goal.needs}
-    needs |= {key for row in shown for way in row.ways for key in way.keys}
-    return tuple(less for row, less in zip(rows, shown, strict=True) if needs & measured(row))
-
-
-def _shown(row: Row, wanted: set[str]) -> Row:
-    """With nothing to show but what is wanted."""
-    goals = tuple(goal for goal in row.goals if goal.id in wanted)
-    return msgspec.structs.replace(row, goals=goals, ways=row.ways if SIDE in wanted else ())
-
-
-def measured(row: Row) -> set[str]:
-    """The series that a row says are its own."""
-    cold = (way.cold for way in row.ways)
-    return {*(probe.key for probe in row.probes), *(goal.needs[0] for goal in row.goals), *cold}
-
-
-def perform(run: Run, rows: Iterable[Row]) -> None:
-    """Measure everything, the repeated rows in turn. Raises `Failed`."""
-    repeated = [row for row in rows if row.is_repeated]
-    try:
-        for number in range(1, run.rounds + 1 if repeated else 1):
-            run.say(f"round {number} of {run.rounds}")
-            repeated = [row for row in repeated if is_measured(run, row)]
-            if run.has_rounds_enough:
-                break
-    finally:
-        run.close()
-    for row in rows:
-        if not row.is_repeated:
-            if run.is_late:
-                run.lack(measured(row), "no time was left in this quick run")
-                continue
-            run.say(row.name)
-            is_measured(run, row)
-
-
-def is_measured(run: Run, row: Row) -> bool:
-    """Whether it could be; its lines tell why it could not."""
-    try:
-        row.measure(run)
-    except NotMeasured as reason:
-        run.lack(measured(row), str(reason))
-        return False
-    return True
 
 
 def main() -> int:
@@ -99,14 +40,16 @@ def main() -> int:
     sandbox = given.sandbox or system.default_sandbox()
     run = Run(sandbox, console, given.quick)
     listening = machine.Listening()
+    costs: walls.Costs = {}
     count = run.of(WALLED, WALLED_QUICK)
     try:
         if given.walls:
             table.show(console, "Walls", table.WALL_HEADS, table.wall_lines(walls.costs(count)))
             return 0
-        rows = chosen(ROWS, given.only)
-        perform(run, rows)
-        costs = walls.costs(count) if sandbox == "lean" and not given.only and not run.is_late else {}
+        rows = course.chosen(ROWS, given.only)
+        course.perform(run, rows)
+        if sandbox == "lean" and os.geteuid() == 0 and not given.only and not run.is_late:
+            costs = walls.costs(count)
     except client.Failed as error:
         console.print(f"failed: {error}", style="red", markup=False)
         return 1
@@ -121,13 +64,14 @@ def main() -> int:
         goals=table.lines(rows, run.series, run.missing, sandbox),
         series=run.series,
         missing=run.missing,
+        failures=run.failures,
         walls=costs,
     )
     show(report, console)
     given.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
     if given.page is not None:
         write(report, given.page)
-    return 0
+    return 1 if run.failures else 0
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -143,6 +87,7 @@ class Report(msgspec.Struct, frozen=True):
     ways: list[tuple[str, ...]]
     series: Series
     missing: dict[str, str]
+    failures: list[str]
     walls: walls.Costs
 
     @property
@@ -173,6 +118,8 @@ def show(report: Report, console: Console) -> None:
         table.show(console, title, heads, cells)
     for line in report.circumstances:
         console.print(line, markup=False)
+    for failure in report.failures:
+        console.print(f"failed: {failure}", style="red", markup=False)
 
 
 def write(report: Report, page: Path) -> None:

@@ -69,6 +69,10 @@ PLACES = (
 )
 
 
+class BrokenWall(Failed):
+    """A number without its walls is none."""
+
+
 class Seen(msgspec.Struct):
     """What was looked at so far in a run."""
 
@@ -80,7 +84,7 @@ class Seen(msgspec.Struct):
     @property
     def told(self) -> str:
         if not self.looks:
-            return "walls: none is promised, none was looked at"
+            return "walls: none was looked at"
         kept = f"{self.promised} of {self.promised}"
         return f"walls: {kept} as promised, in each of {self.looks} looks from inside"
 
@@ -106,7 +110,7 @@ class Watch:
                 node.deploy(place.function, config, {**files, "main.py": place.main})
 
     def look(self) -> None:
-        """From inside each kind of sandbox. Raises `Failed` when a wall is not as promised."""
+        """From inside each kind of sandbox. Raises `BrokenWall`, when one is not as promised."""
         if not self._promises:
             return
         with _traces() as mine:
@@ -144,7 +148,7 @@ class Watch:
         broken = list(Column(place, self._sandbox, words, self._promises).broken())
         if broken:
             told = "; ".join(f"{wall}: promised {promised}, seen {word}" for wall, promised, word in broken)
-            raise Failed(f"walls of {place} are not as promised: {told}")
+            raise BrokenWall(f"walls of {place} are not as promised: {told}")
         self._seen.promised = len(self._promises)
         self._seen.looks += 1
 

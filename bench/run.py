@@ -28,6 +28,7 @@ class Run:
         self.is_quick = is_quick
         self.series: Series = {}
         self.missing: dict[str, str] = {}
+        self.failures: list[str] = []
         self.seen = promised.Seen()
         self._console = console
         self._began = time.monotonic() if began is None else began

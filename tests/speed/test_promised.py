@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from bench import system
-from bench.client import Failed
-from bench.promised import CALLS, PLACES, Seen, Watch
+from bench.course import perform
+from bench.promised import CALLS, PLACES, BrokenWall, Seen, Watch
+from bench.row import Row
 from bench.run import Run
 from rich.console import Console
 
@@ -29,11 +30,25 @@ def test_a_wall_that_is_not_as_promised_fails_the_run() -> None:
     seen = Seen()
     with (
         system.running("process") as node,
-        pytest.raises(Failed, match="namespaces: promised own, seen shared"),
+        pytest.raises(BrokenWall, match="namespaces: promised own, seen shared"),
     ):
         Watch(node, "lean", seen).look()
     assert seen.looks == 0
 
 
-def test_where_nothing_was_promised_that_is_said() -> None:
-    assert Seen().told == "walls: none is promised, none was looked at"
+def test_where_nothing_was_looked_at_that_is_said() -> None:
+    assert Seen().told == "walls: none was looked at"
+
+
+def test_a_broken_wall_ends_the_run_and_any_other_failure_only_its_row() -> None:
+    def fail(run: Run) -> None:
+        raise ConnectionResetError("the node closed the connection")
+
+    def break_a_wall(run: Run) -> None:
+        raise BrokenWall("walls of a warm sandbox are not as promised")
+
+    run = Run("process", Console(quiet=True))
+    perform(run, [Row("calls", fail)])
+    assert run.failures == ["calls: the node closed the connection"]
+    with pytest.raises(BrokenWall):
+        perform(run, [Row("calls", break_a_wall)])

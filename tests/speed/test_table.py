@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from bench import table
-from bench.__main__ import chosen, measured, perform
 from bench.client import Failed
+from bench.course import chosen, measured, perform
 from bench.row import Series, spread
 from bench.rows import ROWS
 from bench.run import Run
