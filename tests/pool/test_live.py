@@ -15,7 +15,7 @@ from stoker.linux.permits import make_permits
 from stoker.pool.groups import STUCK_S
 from stoker.pool.live import SMALL_READS, Live
 from stoker.runtimes.greeting import Load
-from stoker.runtimes.wire import PERMIT
+from stoker.runtimes.wire import HEADER, HELLO, LOADED, PERMIT, RESULT
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError, Hits, Usage
 
@@ -147,4 +147,35 @@ async def test_a_queue_stands_still_only_if_it_does_in_two_looks(pipes: Pipes) -
     assert not live.stands_still(live.moved_at + STUCK_S)
     assert not live.stands_still(live.moved_at + STUCK_S / 2)
     assert live.stands_still(live.moved_at + STUCK_S)
+    live.close()
+
+
+async def test_what_is_written_before_answers_that_come_together_is_found_by_one_look(pipes: Pipes) -> None:
+    class Answered(Reader):
+        """Looks at the pipes and leaves when its answer comes, as a call does."""
+
+        number = 0
+
+        def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None:
+            live.drain()
+            live.leave(self.number, has_answered=True)
+
+    live, readers = Live("pipes", pipes, LOAD, on_end=lambda: None), [Answered() for _ in range(3)]
+    await live.connect()
+    hello = b'{"wire": 1, "runtime": "python", "version": "3.11.2", "queues": true}'
+    pipes.inside.send(HEADER.pack(len(hello), HELLO, 0) + hello + HEADER.pack(8, LOADED, 0) + bytes(8))
+    await until(lambda: live.loaded_at > 0)
+    for reader in readers:
+        reader.number = live.enter(reader, bytes(16), 1000, b"{}", runs_at_once=not live.guests)
+    looks = live.session.reads
+    os.write(pipes.writes, b"said before")
+    pipes.inside.send(b"".join(HEADER.pack(16, RESULT, reader.number) + bytes(16) for reader in readers[:2]))
+    await until(lambda: len(live.guests) == 1)
+    assert live.session.reads == looks + 1
+    assert [reader.read for reader in readers] == [b"said before", b"", b""]
+    os.write(pipes.writes, b"said later")
+    pipes.inside.send(HEADER.pack(16, RESULT, readers[2].number) + bytes(16))
+    await until(lambda: not live.guests)
+    assert readers[2].read == b"said later"
+    os.close(pipes.writes)
     live.close()
