@@ -107,8 +107,7 @@ class Helper:
         # Where it is the guardian that has gone, the node hears so before it sees its sandboxes end.
         self._link.shutdown(socket.SHUT_RDWR)
         for sandbox in self._sandboxes.values():
-            sandbox.is_destroyed = True
-            sandbox.end()
+            sandbox.destroy()
         self._stop_if_over()
 
     def _stop_if_over(self) -> None:
@@ -157,8 +156,7 @@ class Helper:
         except ValueError:
             return  # nobody waits for an answer
         for odd in self._spares.want(kind, number, pattern):
-            odd.is_destroyed = True
-            odd.end()
+            odd.destroy()
 
     def _start(self, sandbox: Sandbox) -> None:
         if sandbox.number < FIRST_NUMBER:
@@ -173,6 +171,7 @@ class Helper:
         self._nurseries[sandbox.order.launch].order(sandbox.number, fork, given)
 
     def _give_away(self, spare: Sandbox, number: int, order: Make, descriptors: list[int]) -> None:
+        self._stop_awaiting(spare)
         self._sandboxes[number] = self._sandboxes.pop(spare.number)
         self._unmade.add(spare)
         try:
@@ -270,8 +269,9 @@ class Helper:
             return False
         kind, rest = said[:1], said[1:]
         if kind == RUNNING and sandbox.number >= FIRST_NUMBER:
-            self._tell_of_spares(self._spares.made(sandbox), time.monotonic() - sandbox.begun_at)
             sandbox.is_running = True
+            sandbox.greeting = sandbox.channel
+            self._loop.watch(sandbox.greeting, lambda: self._greeted(sandbox))
         elif kind == RUNNING:
             self._announce(sandbox)
             sandbox.is_running = True
@@ -286,6 +286,16 @@ class Helper:
             self._stop_hearing(sandbox)
             sandbox.end()
         return bool(said)
+
+    def _greeted(self, spare: Sandbox) -> None:
+        """Its program is up, which for an interpreter of its own is most of the work: now it is made."""
+        self._stop_awaiting(spare)
+        self._tell_of_spares(self._spares.made(spare), time.monotonic() - spare.begun_at)
+
+    def _stop_awaiting(self, spare: Sandbox) -> None:
+        if spare.greeting >= 0:
+            self._loop.unwatch(spare.greeting)
+            spare.greeting = -1
 
     def _stop_hearing(self, sandbox: Sandbox) -> None:
         assert sandbox.private is not None
@@ -315,6 +325,7 @@ class Helper:
             counts = counts.filled_up(sandbox.oom_kills, peak, cpu_ns)
         if sandbox.private is not None and sandbox.pid:
             self._stop_hearing(sandbox)
+        self._stop_awaiting(sandbox)
         sandbox.clear()
         del self._sandboxes[sandbox.number]
         self._unmade.discard(sandbox)

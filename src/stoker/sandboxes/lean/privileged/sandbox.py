@@ -117,6 +117,8 @@ class Sandbox:
         """Its root stands: what belongs to a function can be moved in."""
         self.is_running = False
         """Its walls are up and its program is being started."""
+        self.greeting = -1
+        """Its channel, while its program's first word is waited for."""
         self.is_told = False
         """The node knows it as made."""
         self.is_destroyed = False
@@ -278,6 +280,11 @@ class Sandbox:
         except BrokenPipeError:
             pass  # it has ended, as its end will say
 
+    @property
+    def channel(self) -> int:
+        """The node's end, as long as it has not been given away."""
+        return self._ends[0]
+
     def release(self) -> None:
         assert self.private is not None
         try:
@@ -327,6 +334,11 @@ class Sandbox:
         """What it has used while its processes can be asked: those killed with the first are not counted."""
         cpu_s, self.peak_bytes = spent(self.pid) if self.pid else (0.0, 0)
         self.cpu_ns = int(cpu_s * 1e9)
+
+    def destroy(self) -> None:
+        """End it because that is wanted."""
+        self.is_destroyed = True
+        self.end()
 
     def end(self) -> None:
         """Have everything in it ended; that it has is told by its pidfd."""

@@ -2,8 +2,8 @@
 
 How many of each kind there are to be is the node's to say (`lean.demand`). They are made when the helper
 has had nothing else to do for a moment, or at once where fewer than half of them are left; never before
-what has been asked for, and never more at a time than there are processors. One that is still being made
-is given away too: what is left of its making is less than all of it.
+what has been asked for, and never more at a time than there are processors, until their programs have said
+their first word. One that is still being made is given away too: what is left of it is less than all.
 """
 
 from __future__ import annotations
