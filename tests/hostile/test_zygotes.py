@@ -22,7 +22,7 @@ def is_frozen():
         frame = frame.f_back
     return False
 
-def hand_over(file, frame=b"\0\0\0\x08\x82\0\0\0\0" + bytes(8)):
+def hand_over(file, frame=b"\0\0\0\x08\x82\0\0\0\0" + b"\0\0\0\x01" * 2):
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", file))
     socket.socket(fileno=3).sendmsg([frame], [rights])
     time.sleep(99)

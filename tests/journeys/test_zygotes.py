@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from journeys.running import RunningNode, running, together
+from stoker import plugins
 
 SLOW = "import time; time.sleep(0.1)\n"  # twice what is worth a zygote
 SEES = """
@@ -215,6 +216,16 @@ def test_shared_and_kept_sandboxes_start_from_a_zygote_too(node: RunningNode) ->
         answers = together(*[lambda name=name: called(node, name)] * 6)
         assert len({one["fresh"]["random"] for one in answers}) == 6
         remove(node, name)
+
+
+def test_every_python_that_is_here_starts_from_zygotes(node: RunningNode) -> None:
+    versions = [one.version for one in plugins.load("runtimes", "python").Runtime().interpreters()]
+    for version in versions:
+        name = f"of-{version}"
+        deploy(node, name, SLOW + BORN, runtime=f"python{version}")
+        until_born_alike(node, name)
+        remove(node, name)
+    assert versions
 
 
 def test_after_the_helper_was_killed_imports_are_done_again_and_kept_anew() -> None:

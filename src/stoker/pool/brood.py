@@ -113,6 +113,7 @@ class Brood:
             zygote.memory_mb = event.memory_mb
             return self._drop_if_over(zygote)
         zygote.group.is_unfit = zygote.group.is_unfit or event.is_for_good
+        zygote.group.import_s = 0.0  # tried again after the next import that takes long
         if zygote.group.zygote is zygote:
             zygote.group.zygote = None
         self._gone(zygote)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from stoker.pool.brood import MAKING_TIMES
+from stoker.pool.brood import MAKING_TIMES, WORTH_S
 from stoker.runtimes.wire import (
     ERROR,
     HEADER,
@@ -45,6 +45,10 @@ class Unfit(Exception):
     """This function can have no zygote; why."""
 
 
+class NotWorth(Exception):
+    """It was loaded so quickly that a zygote saves nothing: the machine was busy when that took long."""
+
+
 class Zygote(NamedTuple):
     """What sandboxes start from; whoever holds it closes the file."""
 
@@ -53,24 +57,27 @@ class Zygote(NamedTuple):
 
 
 async def make_zygote(recipe: Recipe, trial: Recipe) -> Zygote:
-    """Load the function in a sandbox, keep it, and try it in another. Raises `Unfit`, `NodeError`, `OSError`.
+    """Load the function in a sandbox, keep it, and try it in another.
 
-    Without a way out: what an import fetches from elsewhere must not be kept for ever.
+    Without a way out: what an import fetches from elsewhere must not be kept for ever. Raises `Unfit`,
+    `NotWorth`, `NodeError`, `OSError`.
     """
     limits = recipe.spec.limits
     memory_mb = limits.memory_mb * MAKING_TIMES
     more = msgspec.structs.replace(limits, memory_mb=memory_mb, scratch_mb=max(limits.scratch_mb, memory_mb))
     spec = msgspec.structs.replace(recipe.spec, limits=more, network=Network.NONE, egress=(), opening=b"")
     load = msgspec.structs.replace(recipe.load, freeze=True)
-    _, file = await _converse(recipe._replace(spec=spec, load=load), None)
+    took_s, _, file = await _converse(recipe._replace(spec=spec, load=load), None)
     if file < 0:
         raise Unfit("its runtime does not do that")
     try:
+        if took_s < WORTH_S:
+            raise NotWorth(f"its import took only {took_s * 1000:.1f} ms")
         size_mb = _size_mb(file)
         if size_mb > memory_mb:
             raise Unfit(f"it has {size_mb} MB, more than the {memory_mb} allowed")
         plain = msgspec.structs.replace(trial.spec, opening=b"")
-        is_thawed, other = await _converse(trial._replace(spec=plain), file)
+        _, is_thawed, other = await _converse(trial._replace(spec=plain), file)
         close(other)
         if not is_thawed:
             raise Unfit("no sandbox could start from it")
@@ -100,10 +107,10 @@ def _size_mb(file: int) -> int:
     return -(-max(status.st_size, status.st_blocks * 512) // MEBIBYTE)
 
 
-async def _converse(recipe: Recipe, file: int | None) -> tuple[bool, int]:
+async def _converse(recipe: Recipe, file: int | None) -> tuple[float, bool, int]:
     """Have the function loaded in a sandbox that is gone afterwards.
 
-    Whether it came up from the file, and what it handed over, or -1.
+    How long that took, whether it came up from the file, and what it handed over, or -1.
     """
     allowed_s = max(LEAST_ALLOWED_S, recipe.spec.limits.timeout_s)
     sandbox = await recipe.backend.create(recipe.spec)
@@ -148,7 +155,7 @@ class _Line:
         if is_over:
             self._loop.remove_reader(output)
 
-    async def converse(self, load: Load, file: int | None) -> tuple[bool, int]:
+    async def converse(self, load: Load, file: int | None) -> tuple[float, bool, int]:
         socket.send_fds(self._channel, [write_load(load)], [] if file is None else [file])
         if (await self._frame())[0] != HELLO:
             raise Unfit("it does not greet")
@@ -158,8 +165,11 @@ class _Line:
             raise Unfit(f"{error.type}: {error.message}")
         if kind != LOADED:
             raise Unfit(f"a frame of kind {kind:#x} instead of LOADED")
+        if len(payload) < LOAD_TIME.size:
+            raise Unfit("a LOADED without a time")
+        took_ns = LOAD_TIME.unpack_from(payload)[0]
         file, self._file = self._file, -1
-        return payload[LOAD_TIME.size :] == THAWED, file
+        return took_ns / 1e9, payload[LOAD_TIME.size :] == THAWED, file
 
     async def _frame(self) -> tuple[int, bytes]:
         while True:

@@ -43,7 +43,7 @@ from stoker.pool.events import (
     ZygoteFailed,
     ZygoteReady,
 )
-from stoker.pool.freezing import Unfit, Zygote, make_zygote
+from stoker.pool.freezing import NotWorth, Unfit, Zygote, make_zygote
 from stoker.pool.live import Live
 from stoker.pool.plan import Plan
 from stoker.runtimes.greeting import Load
@@ -333,7 +333,7 @@ class Pool:
             event: Event = ZygoteFailed(number)
         except asyncio.CancelledError:
             event = ZygoteFailed(number, is_for_good=False)
-        except (NodeError, OSError) as error:
+        except (NotWorth, NodeError, OSError) as error:
             log.info("%s has no zygote for now: %s", need.function, error)
             event = ZygoteFailed(number, is_for_good=False)
         else:

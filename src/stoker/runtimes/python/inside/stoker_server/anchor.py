@@ -43,6 +43,7 @@ _BECOME = bytes.fromhex(
     "498b7c2408488b1f488b6f084c8b67104c8b6f184c8b77204c8b7f28488b6730b801000000c3"
 )
 _BECOME_AT = 96
+_PT_LOAD = 1
 
 
 class Anchor:
@@ -59,6 +60,8 @@ class Anchor:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.mprotect(ctypes.c_void_p(self.address), PAGE, mmap.PROT_READ | mmap.PROT_EXEC):
             raise OSError(ctypes.get_errno(), "memory that can be executed is not to be had")
+        self.objects = _find_objects(libc)
+        """Where the program and its libraries begin; whoever is forked from here on has them there."""
 
     @property
     def lineage(self) -> bytes:
@@ -87,6 +90,26 @@ class Anchor:
     def find(self) -> bytes:
         (length,) = _LENGTH.unpack(self.memory[LETTER : LETTER + 8])
         return self.memory[LETTER + 8 : LETTER + 8 + length]
+
+
+def _find_objects(libc: Any) -> frozenset[int]:
+    import ctypes
+
+    found = set()
+
+    def visit(info: int, size: int, data: object) -> int:
+        """`info` is a struct dl_phdr_info."""
+        bias, _, headers, count = struct.unpack("=QQQH", ctypes.string_at(info, 26))
+        for number in range(count):
+            kind, _, _, address = struct.unpack("=IIQQ", ctypes.string_at(headers + 56 * number, 24))
+            if kind == _PT_LOAD:
+                found.add((bias + address) & -PAGE)
+                break
+        return 0
+
+    visitor = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    libc.dl_iterate_phdr(visitor(visit), None)
+    return frozenset(found)
 
 
 def reserve() -> Any:

@@ -50,6 +50,7 @@ _AT_FDCWD, _SIG_SETMASK, _WIPE_ON_FORK = -100, 2, 18
 _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE, _DROPPABLE = 0x02, 0x10, 0x20, 0x4000, 0x08
 _PRESENT, _SWAPPED, _OF_A_FILE = 1 << 63, 1 << 62, 1 << 61
 _ADD_SEALS, _ALL_SEALS = 1033, 0b1111  # no more seals, no shrinking, no growing, no writing
+_SMALL_BYTES = 256 * 1024  # a file of which less is mapped is copied: that costs memory, but opening it time
 _GAP_PAGES = 64  # fewer empty pages between two that are kept are kept with them
 _KERNELS = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")
 _TOP = 0x7FFFFFFFF000
@@ -70,7 +71,8 @@ class Area:
         self.offset = int(offset, 16)
         self.path = path[0].rstrip("\n") if path else ""
         self.is_file = inode != "0"
-        is_fixed = self.is_file and "w" not in self.perms and not self.path.endswith(" (deleted)")
+        self.is_deleted = self.path.endswith(" (deleted)")
+        is_fixed = self.is_file and "w" not in self.perms and not self.is_deleted
         self.is_shared = self.perms[3] == "s" and not is_fixed
         self.protection = sum(bit for bit, sign in ((1, "r"), (2, "w"), (4, "x")) if sign in self.perms)
 
@@ -127,9 +129,13 @@ def _stand_still(anchor: Anchor, writing: int, never: int) -> bool:
 
 
 def _become_a_child() -> None:
-    """What `fork` does in one: fork handlers that Python knows, and libc's number of this thread."""
+    """What `fork` does: libc's number of this thread, and Python's handlers of before and after."""
     _thread_number().value = os.getpid()
+    ctypes.pythonapi.PyOS_BeforeFork()
     ctypes.pythonapi.PyOS_AfterFork_Child()
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading.main_thread()._set_native_id()
     randomness.refresh()
 
 
@@ -220,6 +226,9 @@ class _Writer:
         self._lines: list[tuple[int, ...]] = []
         self._texts = b""
         self._opened = ""
+        self._starts: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        """By a file's path, where its first area begins and how long all are together."""
         self._checks: dict[str, tuple[int, int]] = {}
         """Size and time of the files that could be others later."""
 
@@ -234,6 +243,7 @@ class _Writer:
         flags = _read_flags(self._child)
         areas = [area for area in read_areas(self._child) if area.start < _TOP]
         self._unmap_between(areas)
+        self._look_at_files(areas)
         for area in areas:
             if self._is_there(area):
                 continue
@@ -245,7 +255,16 @@ class _Writer:
 
     def _is_there(self, area: Area) -> bool:
         """Whether whoever is to become the child has it, as it is."""
-        return area.path in _KERNELS or 0 <= area.start - self._anchor.address < BYTES
+        if area.path in _KERNELS or 0 <= area.start - self._anchor.address < BYTES:
+            return True
+        is_old = area.is_file and "w" not in area.perms and self._starts[area.path] in self._anchor.objects
+        return is_old and not self._has_own_pages(area)
+
+    def _look_at_files(self, areas: list[Area]) -> None:
+        for area in areas:
+            if area.is_file:
+                self._starts.setdefault(area.path, area.start)
+                self._sizes[area.path] = self._sizes.get(area.path, 0) + area.end - area.start
 
     def _unmap_between(self, areas: list[Area]) -> None:
         end = 0x10000
@@ -269,7 +288,7 @@ class _Writer:
                 self._line(_MADVISE, area.start, area.end - area.start, _WIPE_ON_FORK)
         elif not area.is_file:
             self._add_own(area)
-        elif self._has_own_pages(area) or area.path.endswith(" (deleted)"):
+        elif self._sizes[area.path] <= _SMALL_BYTES or self._has_own_pages(area) or area.is_deleted:
             self._keep(area.start, area.end, area.protection)
         else:
             self._map_file(area)
