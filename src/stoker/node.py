@@ -58,6 +58,9 @@ DRAIN_S = 20.0
 """How long calls inside may go on when the node stops."""
 TURNED_AWAY = (BadRequest, NoSuchFunction)
 """Counted and not recorded: they came to no function, and a flood of them must not drown the records."""
+ACCEPTS = 8
+"""Connections taken in each turn: libuv takes one for each descriptor of the socket, and with only one those
+of a flood, hundreds at once, keep everybody who comes new waiting for as many turns."""
 GC_ALLOCATIONS = 20_000
 """Between two collections; a call leaves no cycles, so they find little."""
 
@@ -336,7 +339,7 @@ async def _serve(
         # What is here now stays: no collection on the path of a call needs to look at it again.
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
-        await Server(config, node, ready).serve([listening])
+        await Server(config, node, ready).serve([listening, *(listening.dup() for _ in range(1, ACCEPTS))])
     if node.broken:
         raise BackendLost(f"the node has stopped: {node.broken}; start it again")
     return 0

@@ -7,6 +7,7 @@ spoil is measured as processor time.
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
 import re
 import statistics
@@ -28,6 +29,7 @@ def lambda_handler(event, context):
         pass
     return {}
 """
+NOTHING = "def lambda_handler(event, context):\n    return {}\n"
 LINE = 30
 TIMES = 3
 """So many times what the node can do."""
@@ -41,10 +43,47 @@ call would take as much longer as the flood has calls inside, and without a turn
 def node() -> Iterator[RunningNode]:
     sandbox = "lean" if os.geteuid() == 0 else "process"
     with running(sandbox, STOKER_MAX_CALLS_PER_FUNCTION=str(LINE)) as one:
-        for name in ("flood", "other"):
-            assert one.deploy(name, COMPUTES).status == 201
+        for name, code in (("flood", COMPUTES), ("other", COMPUTES), ("nothing", NOTHING)):
+            assert one.deploy(name, code).status == 201
             assert one.call(name).status == 200
         yield one
+
+
+class Retrier(asyncio.Protocol):
+    """A connection that asks again as soon as it is answered, whatever the answer."""
+
+    def __init__(self, data: bytes, counts: collections.Counter[int]) -> None:
+        self._data = data
+        self._counts = counts
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._data)
+
+    def data_received(self, data: bytes) -> None:
+        self._counts[int(data[9:12])] += 1
+        self._transport.write(self._data)
+
+
+async def retried(
+    node: RunningNode, connections: int, seconds: float
+) -> tuple[collections.Counter[int], float, list[Sent]]:
+    """What became of calls that do nothing, the processor time of all, and another function's calls."""
+    counts: collections.Counter[int] = collections.Counter()
+    loop = asyncio.get_running_loop()
+    made = [
+        await loop.create_connection(lambda: Retrier(to("nothing"), counts), "127.0.0.1", node.port)
+        for _ in range(connections)
+    ]
+    counts.clear()
+    before = machine.cpu_ns(node.pid)
+    async with Client(node.port) as other:
+        others = await other.serial(to("other"), time.monotonic() + seconds)
+    spent = machine.cpu_ns(node.pid) - before
+    for transport, _ in made:
+        transport.abort()
+    return counts, spent, others
 
 
 def to(name: str) -> bytes:
@@ -100,3 +139,17 @@ async def test_who_is_turned_away_hears_so_before_those_inside_are_answered_and_
     told = [int(found[1]) for one in refused if (found := re.search(rb"retry-after: (\d+)", one.head))]
     assert len(told) == len(refused)
     assert 1 <= statistics.median(told) <= 2 + 4 * LINE / rate, "about as long as those inside take"
+
+
+async def test_a_flood_of_calls_that_do_nothing_and_ask_again_at_once_leaves_the_node_its_goodput(
+    node: RunningNode,
+) -> None:
+    async with Client(node.port) as client:
+        alone = await client.serial(to("other"), time.monotonic() + 1.0)
+    calm, calm_spent, _ = await retried(node, LINE // 2, FLOOD_S)
+    flooded, spent, others = await retried(node, LINE * 20, FLOOD_S)
+    assert set(flooded) == {200, 429}
+    assert {one.status for one in others} == {200}
+    times = statistics.median(one.took_s for one in others) / statistics.median(one.took_s for one in alone)
+    assert times <= OTHERS_AT_MOST
+    assert (flooded[200] / spent) / (calm[200] / calm_spent) >= 0.5, "of the calls for as much processor time"
