@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -309,6 +310,9 @@ def serve(settings: Settings, listening: socket.socket, ready: Callable[[], None
     `ready` is called when it answers. Raises `NodeError` when it cannot start.
     """
     settings = msgspec.structs.replace(settings, memory_mb=settings.memory_mb or _ram_mb())
+    # A sandbox takes ten descriptors, and most machines give programs a thousand that may have far more.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ground = lay_ground(settings)
     if os.geteuid() == 0:
         privileges.give_up(settings.user, settings.node_uid, _needed_paths(settings, ground))

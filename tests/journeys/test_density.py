@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -11,8 +14,8 @@ from journeys.running import RunningNode, running, together, zipped
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="lean nodes of the journeys are root's")
 
-FUNCTIONS = 48
-BUDGET_MB = 768  # the limits of six
+FUNCTIONS = 32
+BUDGET_MB = 512  # the limits of four
 CODE = """
 calls = 0
 
@@ -41,6 +44,17 @@ def pool(node: RunningNode) -> dict[str, int]:
     return numbers
 
 
+@contextmanager
+def few_descriptors(number: int) -> Iterator[None]:
+    """What is started meanwhile may have no more, unless it asks for as many as it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def prepare(node: RunningNode, names: list[str]) -> None:
     """Functions of one package under so many names: they share no sandbox."""
     content = zipped("", {"main.py": CODE}, {"environment": "python3", "reuse": "process"})
@@ -54,9 +68,13 @@ def call_all(node: RunningNode, names: list[str], calls: int) -> None:
         assert [one.json["Result"] for one in answers] == [[name, calls] for name in names[some : some + 8]]
 
 
+@pytest.mark.timeout(180)
 def test_many_times_more_idle_sandboxes_stay_than_their_limits_would_allow_and_each_answers() -> None:
     names = [f"f{number}" for number in range(FUNCTIONS)]
-    with running("lean", STOKER_MEMORY_MB=str(BUDGET_MB), STOKER_DEFAULT_MEMORY_MB="128") as node:
+    memory = {"STOKER_MEMORY_MB": str(BUDGET_MB), "STOKER_DEFAULT_MEMORY_MB": "128"}
+    with ExitStack() as stack:
+        with few_descriptors(256):
+            node = stack.enter_context(running("lean", **memory))
         prepare(node, names)
         call_all(node, names, calls=1)
         call_all(node, names, calls=2)
