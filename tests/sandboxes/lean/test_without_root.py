@@ -20,7 +20,13 @@ from stoker.settings import Settings
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
 
 # What an ordinary user is to be, said in the words of the tests themselves.
-SUITES = ["contracts/test_sandboxes.py", "sandboxes/lean", "journeys/test_functions_api.py", "linux"]
+SUITES = [
+    "contracts/test_sandboxes.py",
+    "sandboxes/lean",
+    "journeys/test_functions_api.py",
+    "journeys/test_zygotes.py",
+    "linux",
+]
 
 # Namespaces in which he still is himself, but which are his: what is changed there, nobody else sees.
 OWN = f"""

@@ -1,0 +1,136 @@
+"""Zygotes as the plan keeps them: when one is made, what it counts, and when it goes."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from stoker.pool.brood import WORTH_S
+from stoker.pool.events import (
+    Action,
+    DestroySandbox,
+    DropZygote,
+    LeaseAsked,
+    LeaseReturned,
+    MakeZygote,
+    Need,
+    Retired,
+    SandboxGone,
+    SandboxLoaded,
+    SandboxReady,
+    StartSandbox,
+    Tick,
+    ZygoteFailed,
+    ZygoteReady,
+)
+from stoker.pool.plan import Plan
+from stoker.types import Reuse
+
+A = Need("a", "front/a", Reuse.PROCESS, memory_mb=100, can_freeze=True)
+
+
+def loaded(plan: Plan, need: Need = A, took_s: float = 1.0) -> int:
+    """One sandbox that has imported its function and is idle; returns it."""
+    [start] = plan.on(LeaseAsked(1, need), 0)
+    assert isinstance(start, StartSandbox)
+    plan.on(SandboxReady(start.sandbox), 0)
+    plan.on(SandboxLoaded(start.sandbox, took_s), 0)
+    plan.on(LeaseReturned(1, True), 0)
+    return start.sandbox
+
+
+def made(plan: Plan, memory_mb: int = 60) -> None:
+    assert plan.on(Tick(), 1) == [MakeZygote(1, A)]
+    assert plan.on(ZygoteReady(1, memory_mb), 2) == []
+
+
+def next_start(plan: Plan, now: float = 3) -> Action:
+    """The function's one sandbox is ended, and another is asked for."""
+    plan.on(LeaseAsked(2, A), now)
+    plan.on(LeaseReturned(2, False), now)
+    plan.on(SandboxGone(1), now)
+    [start] = plan.on(LeaseAsked(3, A), now)
+    return start
+
+
+def test_what_took_long_to_import_has_a_zygote_and_starts_from_it() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    loaded(plan)
+    made(plan)
+    assert plan.snapshot().zygotes == 1
+    assert plan.snapshot().committed_mb == 160
+    assert next_start(plan) == StartSandbox(2, A, zygote=1)
+
+
+@pytest.mark.parametrize(
+    ("need", "took_s", "zygotes_mb"),
+    [(A, WORTH_S / 2, 500), (msgspec.structs.replace(A, can_freeze=False), 1.0, 500), (A, 1.0, 199)],
+    ids=["quick", "unwilling", "no memory"],
+)
+def test_what_is_not_worth_it_has_none(need: Need, took_s: float, zygotes_mb: int) -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=zygotes_mb)
+    loaded(plan, need, took_s)
+    assert plan.on(Tick(), 1) == []
+
+
+def test_one_is_made_only_in_room_that_nobody_needs() -> None:
+    plan = Plan(250, "greedy_dual", zygotes_mb=250)
+    loaded(plan)
+    assert plan.on(Tick(), 1) == []
+
+
+def test_one_that_failed_for_good_is_not_tried_again() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    sandbox = loaded(plan)
+    assert plan.on(Tick(), 1) == [MakeZygote(1, A)]
+    assert plan.on(ZygoteFailed(1, is_for_good=False), 2) == []
+    assert plan.on(Tick(), 3) == [], "not before another import has taken long"
+    plan.on(SandboxLoaded(sandbox, 1.0), 3)
+    assert plan.on(Tick(), 4) == [MakeZygote(2, A)]
+    plan.on(ZygoteFailed(2), 5)
+    plan.on(SandboxLoaded(sandbox, 1.0), 5)
+    assert plan.on(Tick(), 6) == []
+    assert plan.snapshot().committed_mb == 100
+
+
+def test_one_that_nothing_starts_from_any_more_goes_with_its_last_sandbox() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    loaded(plan)
+    made(plan)
+    assert next_start(plan) == StartSandbox(2, A, zygote=1)
+    plan.on(SandboxReady(2), 3)
+    assert plan.on(SandboxLoaded(2, 1.0, is_thawed=False), 3) == []
+    plan.on(LeaseReturned(3, False), 4)
+    assert plan.on(SandboxGone(2), 4) == [DropZygote(1)]
+    assert plan.snapshot().zygotes == 0
+
+
+def test_a_revision_that_is_not_current_takes_its_zygote_along() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    sandbox = loaded(plan)
+    made(plan)
+    assert plan.on(Retired(revision="a"), 3) == [DestroySandbox(sandbox), DropZygote(1)]
+
+
+def test_a_zygote_goes_for_room_and_those_that_started_from_it_before_it() -> None:
+    plan = Plan(400, "greedy_dual", zygotes_mb=400)
+    loaded(plan)
+    made(plan, memory_mb=150)
+    assert next_start(plan) == StartSandbox(2, A, zygote=1)
+    plan.on(SandboxReady(2), 3)
+    plan.on(SandboxLoaded(2, 0.01, is_thawed=True), 3)
+    plan.on(LeaseReturned(3, True), 4)
+    big = Need("b", "front/b", Reuse.PROCESS, memory_mb=400)
+    assert plan.on(LeaseAsked(4, big), 5) == [DestroySandbox(2)]
+    assert plan.on(SandboxGone(2), 6) == [DropZygote(1), StartSandbox(3, big)]
+
+
+def test_one_that_is_being_made_gives_its_room_at_once() -> None:
+    plan = Plan(300, "greedy_dual", zygotes_mb=300)
+    sandbox = loaded(plan)
+    assert plan.on(Tick(), 1) == [MakeZygote(1, A)]
+    b = Need("b", "front/b", Reuse.PROCESS, memory_mb=200)
+    assert plan.on(LeaseAsked(2, b), 2) == [DropZygote(1)]
+    assert plan.on(ZygoteFailed(1, is_for_good=False), 3) == [StartSandbox(2, b)]
+    assert plan.snapshot().committed_mb == 300
+    assert sandbox == 1
