@@ -20,8 +20,8 @@ from bench import probes
 from bench.client import BODY, Connection, Failed, request
 from bench.system import System, descendants, helper_of, running
 
-KERNEL = ("Slab", "PageTables", "KernelStack", "Percpu", "VmallocUsed")
-"""What the kernel has for itself, of what /proc/meminfo says."""
+KERNEL = ("SUnreclaim", "PageTables", "KernelStack", "Percpu", "VmallocUsed")
+"""What the kernel has for itself and gives back to nobody, of what /proc/meminfo says."""
 SPREAD = 200
 """How many of the idle ones are asked for a latency."""
 CODE = "NUMBER = {}\n\ndef lambda_handler(event, context):\n    return {{'number': NUMBER}}\n"
