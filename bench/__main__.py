@@ -125,8 +125,8 @@ def show(report: Report, console: Console) -> None:
 def write(report: Report, page: Path) -> None:
     """Put the tables on a page, below its rule."""
     head, rule, _ = page.read_text("utf-8").partition("\n---\n")
-    tables = [table.markdown(heads, cells) for _, heads, cells in report.tables]
-    tables.insert(2, "".join(f"* {line}\n" for line in report.circumstances))
+    tables = [f"### {title}\n\n{table.markdown(heads, cells)}" for title, heads, cells in report.tables]
+    tables.append("".join(f"* {line}\n" for line in report.circumstances))
     page.write_text(f"{head}{rule}\n" + "\n".join(tables), "utf-8")
 
 
