@@ -21,10 +21,12 @@ from stoker.pool.events import (
     GrantLease,
     LeaseAsked,
     LeaseReturned,
+    MeasureSandbox,
     Need,
     RefuseLease,
     SandboxGone,
     SandboxLoaded,
+    SandboxMeasured,
     SandboxReady,
     StartSandbox,
     Tick,
@@ -32,6 +34,9 @@ from stoker.pool.events import (
 from stoker.pool.plan import Plan
 from stoker.pool.pool import HOUSEKEEPING_S, HURRY_S
 from stoker.types import Reuse, Source
+
+LEAST_HELD_MB = 8
+"""An interpreter with next to nothing, and the kernel's part."""
 
 
 class Costs(msgspec.Struct, frozen=True):
@@ -48,6 +53,8 @@ class Costs(msgspec.Struct, frozen=True):
     load_s: tuple[float, ...] = (0.001, 0.001, 0.001, 0.03, 0.03, 0.15)
     """Imports: nothing, much of the standard library, a large package; functions take theirs in turn."""
     processors: int = 2
+    idle_share: float | None = None
+    """What an idle sandbox holds of its limit; None: it counts with its limit."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -81,8 +88,10 @@ class Simulation:
         self.plan = plan
         self.costs = costs
         self.now = 0.0
+        tells_memory = costs.idle_share is not None
         self.needs = [
-            Need(one.name, one.name, Reuse.PROCESS, one.memory_mb, keep_s=keep_s) for one in trace.functions
+            Need(one.name, one.name, Reuse.PROCESS, one.memory_mb, keep_s=keep_s, tells_memory=tells_memory)
+            for one in trace.functions
         ]
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._order = itertools.count()
@@ -106,6 +115,7 @@ class Simulation:
             GrantLease: self._grant,
             DestroySandbox: self._destroy,
             RefuseLease: self._refuse,
+            MeasureSandbox: self._measure,
         }
 
     def run(self) -> Result:
@@ -214,6 +224,11 @@ class Simulation:
             self._idle_mb -= self._needs_of[action.sandbox].memory_mb
         self._is_loaded.discard(action.sandbox)
         self._at(self.now + self.costs.gone_s, self._gone, action.sandbox)
+
+    def _measure(self, action: MeasureSandbox) -> None:
+        need, share = self._needs_of.get(action.sandbox), self.costs.idle_share
+        held_mb = None if need is None or share is None else max(LEAST_HELD_MB, int(share * need.memory_mb))
+        self._at(self.now, self._feed, SandboxMeasured(action.sandbox, held_mb))
 
     def _refuse(self, action: RefuseLease) -> None:
         raise AssertionError(action.reason)

@@ -15,6 +15,10 @@ FIXED = "fixed"
 """A fixed time, and the least recently used first where memory is short: what most others do."""
 
 
+IDLE_SHARE = 0.5
+"""Of its limit, what an idle one is taken to hold: on a node a no-op's holds a few megabytes."""
+
+
 def measure(run: Run) -> None:
     """The same arrivals by the node's own policy and by the fixed one, in turn, another seed each round."""
     packages.python()
@@ -23,7 +27,8 @@ def measure(run: Run) -> None:
         trace = arrivals(seed, replay.SCALE, run.of(45.0, 10.0))
         peak_mb = replay.simulated(trace, "lru", replay.UNLIMITED_MB, Costs()).peak_mb
         for name, policy in policies.items():
-            share = replay.simulated(trace, policy, int(peak_mb * replay.REAL_CAP), Costs()).cold_share
+            costs = Costs() if name else Costs(idle_share=IDLE_SHARE)
+            share = replay.simulated(trace, policy, int(peak_mb * replay.REAL_CAP), costs).cold_share
             run.add(f"s10_simulated_{name}percent", 100 * share)
     for seed in range(1, run.of(5, 1) + 1):
         piece, cap_mb = replay.real_piece(seed, run.of(18.0, 3.0))
@@ -45,7 +50,7 @@ ROW = Row(
     measure,
     goals=(
         colder("cold calls of a trace at half its memory", "s10"),
-        colder("the same, simulated for longer", "s10_simulated"),
+        colder("the same, simulated for longer; fixed time by limits", "s10_simulated"),
         Goal("S10", "latency beyond the run of the calls: p99", "≤ 5 ms", ("s10_p99_ms",),
              allowed("s10_p99_ms", 5.0), 1.0),
     ),

@@ -45,6 +45,14 @@ def test_a_policy_that_keeps_for_longer_starts_less_and_holds_more() -> None:
     assert short.idle_mb_s < long.idle_mb_s
 
 
+def test_idle_ones_that_count_with_what_they_hold_are_kept_and_start_less_in_the_same_memory() -> None:
+    by_limit, by_use = (
+        Simulation(mixed(), Plan(600, "greedy_dual"), Costs(idle_share=share)).run() for share in (None, 0.25)
+    )
+    assert by_use.calls == by_limit.calls == len(by_use.over_ms)
+    assert by_use.cold < 0.8 * by_limit.cold
+
+
 def test_a_piece_of_a_trace_ends_in_its_time() -> None:
     assert all(one.at_s + one.run_s < 20 for one in piece(mixed(), 20.0).arrivals)
 
