@@ -16,6 +16,7 @@ from stoker import plugins
 HEAVY_ROUNDS, HEAVY_CALLS = 5, 30
 APART_S = 0.05
 """Between two calls, so that each finds a spare."""
+NO_MORE_S = 15.0
 MIX_MB, MIX_CALLS = 2048, 100
 
 
@@ -65,7 +66,7 @@ def _mix(node: System) -> list[float]:
         node.deploy(f"set-{number}", {"reuse": "none", "memory_mb": 128}, files)
         node.call(f"set-{number}")
     node.wait_until_quiet()
-    time.sleep(len(zygotes.SETS) * 0.5)
+    wait_until_no_more_come(node)
     took: list[float] = []
     with client.connected(node.port) as connection:
         for number in zygotes.picks(MIX_CALLS):
@@ -80,6 +81,15 @@ def wait_for_zygotes(node: System, count: int) -> None:
         if time.monotonic() > give_up:
             raise Failed("the function has no zygote; the log says why")
         time.sleep(0.05)
+
+
+def wait_until_no_more_come(node: System) -> None:
+    """Some sets may have none; they are made one at a time, each in a few times its import."""
+    count, since = -1, time.monotonic()
+    while time.monotonic() - since < NO_MORE_S:
+        before, count = count, node.ask("GET", "/stats")["data"]["pool"]["zygotes"]
+        since = time.monotonic() if count != before else since
+        time.sleep(0.1)
 
 
 ROW = Row(
