@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from journeys.running import RunningNode, running, together
 
 NODE = "exports.handle = async () => 1;"
+SLEEPER = "import time\n\ndef lambda_handler(event, context):\n    time.sleep(event)\n"
 PYTHON = "def lambda_handler(event, context):\n    return 1\n"
 LEAN = pytest.mark.skipif(os.geteuid() != 0, reason="lean nodes of the journeys are root's")
 
@@ -48,13 +50,15 @@ def test_a_burst_of_different_functions_is_answered_and_leaves_spares() -> None:
 def test_spares_count_in_the_memory_and_give_it_to_who_needs_it() -> None:
     with running("lean", STOKER_MEMORY_MB="260", STOKER_DEFAULT_MEMORY_MB="128") as node:
         for name in ("a", "b"):
-            assert node.deploy(name, PYTHON, handler="main.lambda_handler").status == 201
-        assert node.call("a").status == 200
-        node.wait_for_pool(lambda there: there["spares"] == 2)
-        assert pool(node)["committed_mb"] == 128 + 8
-        assert node.call("b").status == 200
-        node.wait_for_pool(lambda there: there["idle"] == 2 and there["spares"] == 1)
-        assert pool(node)["committed_mb"] == 256 + 4
+            assert node.deploy(name, SLEEPER, handler="main.lambda_handler").status == 201
+        with ThreadPoolExecutor() as callers:
+            at_work = callers.submit(node.call, "a", 3)
+            node.wait_for_pool(lambda there: there["busy"] == 1 and there["spares"] == 2)
+            assert pool(node)["committed_mb"] == 128 + 8
+            assert node.call("b", 0.01).status == 200
+            node.wait_for_pool(lambda there: there["idle"] == 1 and there["spares"] == 1)
+            assert pool(node)["committed_mb"] == 256 + 4
+            assert at_work.result().status == 200
 
 
 def test_where_no_spares_are_wanted_there_are_none() -> None:
