@@ -74,6 +74,14 @@ def take_name(name: str) -> None:
         file.write(name)
 
 
+def heed_all_signals() -> None:
+    """Have every signal do what it does by itself, whatever Python or who started us ignores or blocks."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals():
+        if signal.getsignal(number) != signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def become_reaper() -> None:
     """Whoever below this process loses its parent becomes its child from here on."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from sandboxes.process.conftest import python
 from sandboxes.process.test_life import FOR_EVER, hear, spec
@@ -43,7 +47,17 @@ async def test_its_environment_is_the_launch_s_with_its_own_scratch(backend: Bac
     assert environment == {"A": "1", "HOME": f"{root}/one", "TMPDIR": f"{root}/one"}
 
 
-async def test_no_signal_is_ignored_or_blocked(backend: Backend) -> None:
+@pytest.fixture
+def careless_starter() -> Iterator[None]:
+    """Whoever starts the node ignores a signal, as `nohup` does, and blocks one."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    yield
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    signal.signal(signal.SIGHUP, before)
+
+
+async def test_no_signal_is_ignored_or_blocked(careless_starter: None, backend: Backend) -> None:
     text = "say(*[line.split()[1] for line in open('/proc/self/status') if line[:6] in ('SigBlk', 'SigIgn')])"
     blocked, ignored = (await hear(await backend.create(spec(python(text))))).split()
     sigpipe_and_sigxfsz = 1 << 12 | 1 << 24  # the interpreter's own doing

@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from stoker.linux import family
+from stoker.linux.processes import heed_all_signals
 from stoker.linux.removal import remove
 from stoker.linux.syscalls import close_range, prctl
 
@@ -33,8 +34,6 @@ PR_SET_CHILD_SUBREAPER = 36
 MAX_ORDER, MAX_DESCRIPTORS = 1024 * 1024, 8
 BUSY_TICK_MS, IDLE_TICK_MS = 20, 200
 CANNOT_START = 127
-# What Python ignores; a program is started with nothing ignored.
-IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 DATA_ALLOWANCE = 128 * 1024 * 1024  # threads' stacks count as data, whether touched or not
 
 
@@ -179,8 +178,7 @@ def _become_program(order: dict[str, Any], descriptors: list[int], saying: int, 
         if os.getppid() != supervisor:
             os._exit(CANNOT_START)  # it was killed before we asked to be told
         _arrange_descriptors(descriptors)
-        for number in IGNORED:
-            signal.signal(number, signal.SIG_DFL)
+        heed_all_signals()
         os.chdir(order["scratch"])
         _set_limits(order)
         os.execve(order["argv"][0], order["argv"], order["environment"])

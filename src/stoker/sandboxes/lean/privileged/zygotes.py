@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
 from stoker.linux import syscalls
-from stoker.linux.processes import take_name
+from stoker.linux.processes import heed_all_signals, take_name
 from stoker.sandboxes.lean import packets
 from stoker.sandboxes.lean.inside import walls, zygote
 from stoker.sandboxes.lean.inside.walls import MASKED, PRIVATE
@@ -40,8 +40,6 @@ from stoker.sandboxes.lean.privileged.root import enter_root
 SHIPPED = (syscalls, packets, walls, zygote)
 VICTIM = "500"  # oom_score_adj: when the machine is out of memory, a sandbox goes before node and helper do
 AT_ONCE = 8  # orders under way: many more would fill the socket both ways, and both ends wait for ever
-# What the helper or Python ignores or catches; a program is started with none of that.
-UNTOUCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Start(NamedTuple):
@@ -185,8 +183,7 @@ class Nursery:
         try:
             take_name("stoker-zygote")
             link = occupy(control.detach())
-            for number in UNTOUCHED:
-                signal.signal(number, signal.SIG_DFL)
+            heed_all_signals()
             try:
                 Path("/proc/self/oom_score_adj").write_text(VICTIM)
                 boot = [] if self._start.fork is None else shipped()
@@ -239,8 +236,7 @@ def interpreter_argv(start: Start) -> list[str]:
 
 def execute(start: Start) -> NoReturn:
     """Become the program of the launch, or say why not and end."""
-    for number in UNTOUCHED:
-        signal.signal(number, signal.SIG_DFL)
+    heed_all_signals()
     try:
         os.execve(start.argv[0], start.argv, dict(start.environment))
     except (OSError, ValueError) as error:
