@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -195,7 +195,8 @@ def descendants(pid: int) -> list[int]:
     """Every process below one, itself not."""
     found = [pid]
     for one in found:
-        found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+        with suppress(OSError):  # it has ended meanwhile
+            found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
     return found[1:]
 
 
