@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from stoker.pool.brood import WORTH_S
+from stoker.pool.brood import AGAIN_S, LONGER, MOST_ATTEMPTS, WORTH_S
 from stoker.pool.events import (
     Action,
     DestroySandbox,
     DropZygote,
+    Flaw,
     LeaseAsked,
     LeaseReturned,
     MakeZygote,
@@ -83,7 +84,7 @@ def test_one_that_failed_for_good_is_not_tried_again() -> None:
     plan = Plan(1000, "greedy_dual", zygotes_mb=500)
     sandbox = loaded(plan)
     assert plan.on(Tick(), 1) == [MakeZygote(1, A)]
-    assert plan.on(ZygoteFailed(1, is_for_good=False), 2) == []
+    assert plan.on(ZygoteFailed(1, Flaw.NONE), 2) == []
     assert plan.on(Tick(), 3) == [], "not before another import has taken long"
     plan.on(SandboxLoaded(sandbox, 1.0), 3)
     assert plan.on(Tick(), 4) == [MakeZygote(2, A)]
@@ -91,6 +92,83 @@ def test_one_that_failed_for_good_is_not_tried_again() -> None:
     plan.on(SandboxLoaded(sandbox, 1.0), 5)
     assert plan.on(Tick(), 6) == []
     assert plan.snapshot().committed_mb == 100
+
+
+def test_one_that_the_machine_may_have_spoilt_is_tried_again_later_and_not_for_ever() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    loaded(plan)
+    now, pauses = 1.0, []
+    for number in range(1, MOST_ATTEMPTS + 1):
+        assert plan.on(Tick(), now) == [MakeZygote(number, A)]
+        failed_at = now
+        assert plan.on(ZygoteFailed(number, Flaw.PASSING), now) == []
+        while number < MOST_ATTEMPTS and now - failed_at < AGAIN_S * LONGER ** (number - 1):
+            assert plan.on(Tick(), now) == []
+            now += 1
+        pauses.append(now - failed_at)
+    assert plan.on(Tick(), now + 3600) == []
+    assert pauses[:-1] == sorted(set(pauses[:-1]))
+    assert plan.snapshot().committed_mb == 100
+
+
+def test_one_that_came_up_after_all_may_be_spoilt_as_often_again() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    sandbox, number = loaded(plan), 0
+    for _ in range(3):
+        for attempt in range(MOST_ATTEMPTS):
+            number += 1
+            now = number * 900.0
+            assert plan.on(Tick(), now) == [MakeZygote(number, A)]
+            is_last = attempt == MOST_ATTEMPTS - 1
+            plan.on(ZygoteReady(number, 60) if is_last else ZygoteFailed(number, Flaw.PASSING), now)
+        plan.on(LeaseAsked(number, A), now)
+        plan.on(LeaseReturned(number, False), now)
+        plan.on(SandboxGone(sandbox), now)
+        sandbox += 1
+        assert plan.on(LeaseAsked(-number, A), now) == [StartSandbox(sandbox, A, zygote=number)]
+        plan.on(SandboxReady(sandbox), now)
+        plan.on(SandboxLoaded(sandbox, 1.0), now)  # the zygote was of another interpreter's
+        plan.on(LeaseReturned(-number, True), now)
+
+
+def call(plan: Plan, need: Need, lease: int, took_s: float, now: float) -> list[Action]:
+    """A call in a sandbox of its own, from the start to its end; what else was decided."""
+    actions = plan.on(LeaseAsked(lease, need), now)
+    [start] = [action for action in actions if isinstance(action, StartSandbox)]
+    plan.on(SandboxReady(start.sandbox), now)
+    actions += plan.on(SandboxLoaded(start.sandbox, took_s, is_thawed=start.zygote > 0), now)
+    actions += plan.on(LeaseReturned(lease, True), now)
+    return actions + plan.on(SandboxGone(start.sandbox), now)
+
+
+def test_a_zygote_gives_way_to_one_that_saves_far_more_and_not_back() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=200)
+    seldom, often = (Need(name, f"front/{name}", Reuse.NONE, memory_mb=100, can_freeze=True) for name in "so")
+    call(plan, seldom, 1, 1.0, 0)
+    assert plan.on(Tick(), 1) == [MakeZygote(1, seldom)]
+    plan.on(ZygoteReady(1, 150), 1)
+    call(plan, often, 2, 1.0, 2)
+    assert plan.on(Tick(), 3) == [], "both save as much"
+    for lease in range(3, 6):
+        call(plan, often, lease, 1.0, 4)
+    assert plan.on(Tick(), 5) == [DropZygote(1), MakeZygote(2, often)]
+    plan.on(ZygoteReady(2, 150), 5)
+    for lease in range(6, 12):
+        call(plan, often, lease, 0.01, 6)
+        call(plan, seldom, -lease, 1.0, 6)
+        assert plan.on(Tick(), lease) == []
+    assert plan.snapshot().zygotes == 1
+
+
+def test_a_zygote_that_somebody_uses_does_not_give_way() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=200)
+    loaded(plan)
+    made(plan, 150)
+    next_start(plan)
+    often = Need("o", "front/o", Reuse.NONE, memory_mb=100, can_freeze=True)
+    for lease in range(10, 30):
+        call(plan, often, lease, 1.0, 4)
+    assert plan.on(Tick(), 5) == []
 
 
 def test_one_that_nothing_starts_from_any_more_goes_with_its_last_sandbox() -> None:
@@ -131,6 +209,6 @@ def test_one_that_is_being_made_gives_its_room_at_once() -> None:
     assert plan.on(Tick(), 1) == [MakeZygote(1, A)]
     b = Need("b", "front/b", Reuse.PROCESS, memory_mb=200)
     assert plan.on(LeaseAsked(2, b), 2) == [DropZygote(1)]
-    assert plan.on(ZygoteFailed(1, is_for_good=False), 3) == [StartSandbox(2, b)]
+    assert plan.on(ZygoteFailed(1, Flaw.NONE), 3) == [StartSandbox(2, b)]
     assert plan.snapshot().committed_mb == 300
     assert sandbox == 1

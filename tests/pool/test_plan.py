@@ -17,6 +17,7 @@ from stoker.pool.events import (
     DestroySandbox,
     DropZygote,
     Event,
+    Flaw,
     GrantLease,
     LeaseAsked,
     LeaseReturned,
@@ -747,11 +748,11 @@ class Histories(RuleBasedStateMachine):
         self.send(ZygoteReady(zygote, self.zygotes[zygote]))
 
     @precondition(lambda self: self.making)
-    @rule(data=st.data(), is_for_good=st.booleans())
-    def fail_to_hatch(self, data: st.DataObject, is_for_good: bool) -> None:
+    @rule(data=st.data(), flaw=st.sampled_from(Flaw))
+    def fail_to_hatch(self, data: st.DataObject, flaw: Flaw) -> None:
         zygote = data.draw(st.sampled_from(sorted(self.making)))
         del self.making[zygote]
-        self.send(ZygoteFailed(zygote, is_for_good))
+        self.send(ZygoteFailed(zygote, flaw))
 
     @rule(which=st.sampled_from(NEEDS))
     def ask(self, which: Need) -> None:

@@ -3,20 +3,29 @@
 Theory. A zygote is memory that saves the time of an import whenever a sandbox of its function starts. It is
 made after a function was loaded well, if that took long enough, in room that nobody needs; it counts in
 committed memory, and it goes like an idle sandbox does, by the same rank, when room is needed. As long as
-sandboxes live that started from it they hold its memory, so it cannot go before them.
+sandboxes live that started from it they hold its memory, so it cannot go before them. Where all zygotes
+together may have no more memory, those that nobody uses give way to one that saves more.
+
+Making one can fail by chance: a sandbox did not come up in time, or was lost. That is tried again, each time
+after a longer pause, and not for ever, for what fails by itself looks the same from outside.
 """
 
 from __future__ import annotations
 
 import math
 
-from stoker.pool.events import DropZygote, MakeZygote, SandboxLoaded, ZygoteFailed, ZygoteReady
+from stoker.pool.events import DropZygote, Flaw, MakeZygote, SandboxLoaded, ZygoteFailed, ZygoteReady
 from stoker.pool.groups import Entry, Group, Phase
+from stoker.pool.keeping import victims
 
 WORTH_S = 0.05
 """An import that takes less is done again: becoming a zygote takes some milliseconds too."""
 MAKING_TIMES = 2
 """While one is made there is the sandbox that loads, and beside it what it is copied to."""
+AGAIN_S, LONGER, MOST_ATTEMPTS = 10.0, 4, 4
+"""After an attempt that the machine may have spoilt comes a pause, each so many times the one before."""
+BETTER = 2.0
+"""So many times as much as those that give way for it a zygote has to save."""
 
 
 class Zygote:
@@ -81,12 +90,30 @@ class Brood:
     def __repr__(self) -> str:
         return f"<Brood of {len(self.zygotes)}, {self.committed_mb} of {self._budget_mb} MB>"
 
-    def may_want(self, group: Group) -> bool:
+    def wants(self, group: Group, now: float) -> bool:
         """Whether one for this group would be worth it, and there is none."""
-        if group.zygote is not None or group.is_unfit or not group.need.can_freeze:
+        if group.zygote is not None or not group.need.can_freeze or now < group.unfit_until:
             return False
-        is_wanted = group.import_s >= WORTH_S and group.last_asked > -math.inf
-        return is_wanted and self.committed_mb + making_mb(group) <= self._budget_mb
+        return group.import_s >= WORTH_S and group.last_asked > -math.inf
+
+    def lacks_mb(self, group: Group) -> int:
+        """What those that there are would have to give for one of this group."""
+        return self.committed_mb + making_mb(group) - self._budget_mb
+
+    def give_way(self, group: Group, now: float) -> list[DropZygote]:
+        """Drop what nobody uses and saves far less than one for this group would; all that takes, or nothing.
+
+        HOLDS: whoever is dropped cannot drop that one in turn, as long as the calls stay as they are.
+        """
+        lacking_mb = self.lacks_mb(group)
+        unused = [one for one in self.zygotes.values() if one.is_ready and not one.is_retired]
+        unused = [one for one in unused if not one.users]
+        if lacking_mb > sum(one.memory_mb for one in unused):
+            return []
+        chosen = victims(unused, lacking_mb, lambda one: one.group.saves_s(now) / one.held_mb)
+        if BETTER * sum(one.group.saves_s(now) for one in chosen) > group.saves_s(now):
+            return []
+        return [action for one in chosen for action in self.retire(one)]
 
     @property
     def dying_mb(self) -> int:
@@ -104,19 +131,19 @@ class Brood:
         self.committed_mb += zygote.memory_mb
         return MakeZygote(zygote.id, group.need)
 
-    def made(self, event: ZygoteReady | ZygoteFailed) -> list[DropZygote]:
+    def made(self, event: ZygoteReady | ZygoteFailed, now: float) -> list[DropZygote]:
         """Its maker has come to an end."""
         zygote = self.zygotes[event.zygote]
         if isinstance(event, ZygoteReady):
             zygote.is_ready = True
+            zygote.group.attempts = 0
             self.committed_mb += event.memory_mb - zygote.memory_mb
             zygote.memory_mb = event.memory_mb
             return self._drop_if_over(zygote)
-        zygote.group.is_unfit = zygote.group.is_unfit or event.is_for_good
-        zygote.group.import_s = 0.0  # tried again after the next import that takes long
         if zygote.group.zygote is zygote:
             zygote.group.zygote = None
         self._gone(zygote)
+        _remember(zygote.group, event.flaw, now)
         return []
 
     def loaded(self, entry: Entry, event: SandboxLoaded) -> list[DropZygote]:
@@ -174,6 +201,17 @@ class Brood:
         """Nothing of it is left."""
         del self.zygotes[zygote.id]
         self.committed_mb -= zygote.memory_mb
+
+
+def _remember(group: Group, flaw: Flaw, now: float) -> None:
+    """When the group may have the next attempt."""
+    group.attempts += flaw is Flaw.PASSING
+    if flaw is Flaw.NONE:
+        group.import_s = 0.0  # until the next import has taken long
+    elif flaw is Flaw.LASTING or group.attempts >= MOST_ATTEMPTS:
+        group.unfit_until = math.inf
+    else:
+        group.unfit_until = now + AGAIN_S * LONGER ** (group.attempts - 1)
 
 
 def making_mb(group: Group) -> int:

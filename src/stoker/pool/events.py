@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import msgspec
 
 from stoker.types import Reuse, Source
+
+
+class Flaw(Enum):
+    """Why a zygote was not made, as far as it matters for the next attempt."""
+
+    LASTING = "lasting"
+    """Another one would not do better."""
+    PASSING = "passing"
+    """It may have been the machine: tried again after a while, a few times."""
+    NONE = "none"
+    """It was given up, or is not worth it: tried again after the next import that takes long."""
 
 
 class Need(msgspec.Struct, frozen=True, gc=False):
@@ -132,11 +145,10 @@ class ZygoteReady(msgspec.Struct, frozen=True, gc=False):
 
 
 class ZygoteFailed(msgspec.Struct, frozen=True, gc=False):
-    """It could not be made, or nothing can start from it any more."""
+    """It could not be made, or was given up before it was."""
 
     zygote: int
-    is_for_good: bool = True
-    """Another one would not do better."""
+    flaw: Flaw = Flaw.LASTING
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False):

@@ -45,6 +45,10 @@ class Unfit(Exception):
     """This function can have no zygote; why."""
 
 
+class Spoilt(Exception):
+    """It did not come to its end, and another time it may: the machine was busy, or lost it; why."""
+
+
 class NotWorth(Exception):
     """It was loaded so quickly that a zygote saves nothing: the machine was busy when that took long."""
 
@@ -60,7 +64,7 @@ async def make_zygote(recipe: Recipe, trial: Recipe) -> Zygote:
     """Load the function in a sandbox, keep it, and try it in another.
 
     Without a way out: what an import fetches from elsewhere must not be kept for ever. Raises `Unfit`,
-    `NotWorth`, `NodeError`, `OSError`.
+    `Spoilt`, `NotWorth`, `NodeError`, `OSError`.
     """
     limits = recipe.spec.limits
     memory_mb = limits.memory_mb * MAKING_TIMES
@@ -80,7 +84,7 @@ async def make_zygote(recipe: Recipe, trial: Recipe) -> Zygote:
         _, is_thawed, other = await _converse(trial._replace(spec=plain), file)
         close(other)
         if not is_thawed:
-            raise Unfit("no sandbox could start from it")
+            raise Spoilt("the sandbox that tried did not start from it")
     except BaseException:
         os.close(file)
         raise
@@ -120,7 +124,7 @@ async def _converse(recipe: Recipe, file: int | None) -> tuple[float, bool, int]
             async with asyncio.timeout(allowed_s):
                 return await line.converse(load, file)
     except TimeoutError:
-        raise Unfit(f"it was not there after {allowed_s:g} s") from None
+        raise Spoilt(f"it was not there after {allowed_s:g} s") from None
     finally:
         await asyncio.shield(sandbox.destroy())
 
@@ -196,5 +200,5 @@ class _Line:
             close(self._file)
             self._file = file
         if not data:
-            raise Unfit("it ended while it loaded")
+            raise Spoilt("it ended while it loaded")
         self._buffer += data

@@ -27,8 +27,28 @@ LEAST_CPU_S = 0.000005
 STUCK_S = 0.02
 """A line, or a queue inside a sandbox, that has not moved for so long does not move. Shorter than this
 a busy machine alone can keep it waiting, and then more sandboxes would make it busier."""
+HALF_S = 600.0
+"""What happened so long ago counts half in `Lately`."""
 NEWEST_WEIGHT = 0.2
 """Of the newest run, or start, in the moving average of a revision's."""
+
+
+class Lately:
+    """How often something happened, what is `HALF_S` ago counting half."""
+
+    __slots__ = ("_at", "_count")
+
+    def __init__(self) -> None:
+        self._count, self._at = 0.0, NEVER
+
+    def __repr__(self) -> str:
+        return f"<Lately {self._count:.2f} at {self._at:.1f}>"
+
+    def happened(self, now: float) -> None:
+        self._count, self._at = self.count(now) + 1, now
+
+    def count(self, now: float) -> float:
+        return self._count * 0.5 ** ((now - self._at) / HALF_S) if self._count else 0.0
 
 
 class Phase(Enum):
@@ -102,6 +122,7 @@ class Group:
     """Everything of one revision and reuse: its sandboxes and who waits for them."""
 
     __slots__ = (
+        "attempts",
         "blocked_at",
         "committed_mb",
         "cpu_s",
@@ -109,7 +130,6 @@ class Group:
         "free",
         "habit",
         "import_s",
-        "is_unfit",
         "last_asked",
         "load_s",
         "moved_at",
@@ -122,8 +142,10 @@ class Group:
         "serving",
         "start_s",
         "starting",
+        "starts",
         "stuck_at",
         "talks",
+        "unfit_until",
         "waiting",
         "zygote",
     )
@@ -158,8 +180,11 @@ class Group:
         """The same, of imports alone."""
         self.zygote: Zygote | None = None
         """What its next sandbox starts from, once it is made."""
-        self.is_unfit = False
-        """No zygote can be made for it."""
+        self.attempts = 0
+        """To make one that the machine may have spoilt, in a row."""
+        self.unfit_until = NEVER
+        """No zygote is made for it before."""
+        self.starts = Lately()
         self.habit = Habit()
         self.moved_at = NEVER
         """When its line last moved, or began."""
@@ -244,6 +269,10 @@ class Group:
             self.habit.paused(now - self.moved_at)
         self.last_asked = now
         self.prewarm_failed = False
+
+    def saves_s(self, now: float) -> float:
+        """Time of imports that a zygote would have saved its starts lately, or has."""
+        return self.starts.count(now) * self.import_s
 
     def started(self, start_s: float) -> None:
         """A start took so long."""

@@ -146,7 +146,7 @@ POLICIES = {
 }
 
 
-def victims(idle: Sequence[One], missing_mb: int, rank: Callable[[Kept], float]) -> list[One]:
+def victims(idle: Sequence[One], missing_mb: int, rank: Callable[[One], float]) -> list[One]:
     """Those that go so that `missing_mb` come free, by rank, none that is not needed; [] if all do not do."""
     chosen: list[One] = []
     if sum(one.held_mb for one in idle) < missing_mb:

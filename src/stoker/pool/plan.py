@@ -432,7 +432,7 @@ class Plan:
         return self._stock.has_room(group.need.memory_mb + largest)
 
     def _on_zygote(self, event: ZygoteReady | ZygoteFailed, now: float) -> None:
-        self._actions += self._brood.made(event)
+        self._actions += self._brood.made(event, now)
         self._start_for_line(now)
 
     def _on_prewarm_changed(self, event: PrewarmChanged, now: float) -> None:

@@ -19,6 +19,7 @@ from stoker.pool.events import (
     DestroySandbox,
     DropZygote,
     Event,
+    Flaw,
     GrantLease,
     LeaseAsked,
     LeaseReturned,
@@ -43,7 +44,7 @@ from stoker.pool.events import (
     ZygoteFailed,
     ZygoteReady,
 )
-from stoker.pool.freezing import NotWorth, Unfit, Zygote, make_zygote
+from stoker.pool.freezing import NotWorth, Spoilt, Unfit, Zygote, make_zygote
 from stoker.pool.live import Live
 from stoker.pool.plan import Plan
 from stoker.runtimes.greeting import Load
@@ -330,12 +331,15 @@ class Pool:
             zygote = await make_zygote(*map(recipe_for, names))
         except Unfit as error:
             log.info("%s has no zygote: %s", need.function, error)
-            event: Event = ZygoteFailed(number)
+            event: Event = ZygoteFailed(number, Flaw.LASTING)
         except asyncio.CancelledError:
-            event = ZygoteFailed(number, is_for_good=False)
-        except (NotWorth, NodeError, OSError) as error:
+            event = ZygoteFailed(number, Flaw.NONE)
+        except NotWorth as error:
             log.info("%s has no zygote for now: %s", need.function, error)
-            event = ZygoteFailed(number, is_for_good=False)
+            event = ZygoteFailed(number, Flaw.NONE)
+        except (Spoilt, NodeError, OSError) as error:
+            log.info("%s has no zygote for now: %s", need.function, error)
+            event = ZygoteFailed(number, Flaw.PASSING)
         else:
             self._zygotes[number] = zygote
             event = ZygoteReady(number, zygote.memory_mb)

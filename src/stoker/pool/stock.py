@@ -71,6 +71,7 @@ class Stock:
         self.entries[entry.id] = self._starting[entry.id] = group.entries[entry.id] = entry
         group.starting += entry.places
         group.committed_mb += entry.memory_mb
+        group.starts.happened(now)
         self._sandboxes_mb += entry.memory_mb
         return StartSandbox(entry.id, entry.need, self.brood.use(entry, now, self.age))
 
@@ -231,14 +232,19 @@ class Stock:
         ends = [self.destroy(user) for user in idle.users.values() if user.is_idle]
         return [*ends, *self.brood.retire(idle)]
 
-    def make_zygote(self, groups: Iterable[Group], now: float) -> list[MakeZygote]:
-        """The next one that is worth it, in room that nobody needs."""
+    def make_zygote(self, groups: Iterable[Group], now: float) -> list[DropZygote | MakeZygote]:
+        """The one that is worth most, in room that nobody needs, or that a worse one has."""
         if self.brood.is_making or not self.can_start(now, spared=1):
             return []
-        for group in groups:
-            if self.brood.may_want(group) and self.has_room(making_mb(group)):
-                return [self.brood.make(group, now, self.age)]
-        return []
+        actions: list[DropZygote | MakeZygote] = []
+        wanting = [group for group in groups if self.brood.wants(group, now)]
+        for group in sorted(wanting, key=lambda one: one.saves_s(now), reverse=True):
+            lacking_mb = max(0, self.brood.lacks_mb(group))
+            if self.has_room(making_mb(group) - lacking_mb):
+                actions += self.brood.give_way(group, now) if lacking_mb else []
+                if self.brood.lacks_mb(group) <= 0:
+                    return [*actions, self.brood.make(group, now, self.age)]
+        return actions
 
     def snapshot(self, waiting: int) -> Snapshot:
         count = dict.fromkeys(("starting", "busy", "idle", "dying"), 0)
