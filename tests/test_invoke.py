@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,17 @@ class Shelf:
 class House:
     """The rooms a call walks through, and what came out of them."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, budget_mb: int = 1000, max_calls: int = 50) -> None:
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        budget_mb: int = 1000,
+        max_calls: int = 50,
+        bound_spares: Callable[[int], None] | None = None,
+    ) -> None:
         self.shelf = Shelf()
         self.backend = fake.Backend(fake.Settings(), tuple(LAUNCHES.values()))
         self.gate = Gate(max_calls, max_calls)
-        self.pool = Pool(budget_mb, tasks.create_task, "greedy_dual")
+        self.pool = Pool(budget_mb, tasks.create_task, "greedy_dual", bound_spares=bound_spares)
         self.deadlines = Deadlines()
         self.records: list[Outcome | NodeError] = []
         self.rooms = Rooms(

@@ -15,6 +15,7 @@ import msgspec
 
 from stoker.errors import NodeError, SandboxFailed, Unsupported
 from stoker.pool.events import (
+    Action,
     BoundSpares,
     DestroySandbox,
     DropZygote,
@@ -129,6 +130,8 @@ class Pool:
         self._ticker: asyncio.TimerHandle | None = None
         self._is_hurrying = False
         self._emptied: asyncio.Event = asyncio.Event()
+        self._due: list[Action] | None = None
+        """What is being carried out and what comes after it; None: nothing is."""
         self._act_on: dict[type, Callable[[Any], None]] = {
             GrantLease: self._grant,
             StartSandbox: self._start,
@@ -152,8 +155,7 @@ class Pool:
         self._leasers[number] = leaser
         if need.key not in self._recipes:
             self._recipes[need.key] = recipe
-        for action in self._plan.asked(LeaseAsked(number, need), time.monotonic()):
-            self._act_on[type(action)](action)
+        self._carry_out(self._plan.asked(LeaseAsked(number, need), time.monotonic()))
         if self._plan.has_waiting and not self._is_hurrying:
             self._hurry()
         return number
@@ -168,8 +170,7 @@ class Pool:
     ) -> None:
         """The call is over; with how long the function itself ran, if it came to an answer."""
         event = LeaseReturned(number, is_healthy, run_s, cpu_s, has_written)
-        for action in self._plan.returned(event, time.monotonic()):
-            self._act_on[type(action)](action)
+        self._carry_out(self._plan.returned(event, time.monotonic()))
 
     def withdraw(self, number: int) -> None:
         """The caller does not wait any more."""
@@ -217,8 +218,19 @@ class Pool:
     # Acting
 
     def _feed(self, event: Event) -> None:
-        for action in self._plan.on(event, time.monotonic()):
-            self._act_on[type(action)](action)
+        self._carry_out(self._plan.on(event, time.monotonic()))
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        """In the order in which all was decided: what happens meanwhile comes after what is being done."""
+        if self._due is not None:
+            self._due += actions
+            return
+        self._due = actions
+        try:
+            for action in actions:  # those that are added on the way too
+                self._act_on[type(action)](action)
+        finally:
+            self._due = None
 
     def _grant(self, action: GrantLease) -> None:
         leaser = self._leasers.pop(action.lease, None)
