@@ -36,6 +36,7 @@ from stoker.sandboxes.lean.packets import (
     MOST_SPARES,
     OPENING,
     READY,
+    SPARES,
     WANT,
     WANT_BODY,
     Make,
@@ -189,7 +190,7 @@ near_orders = st.builds(
 
 
 near_wants = st.builds(
-    lambda kind, number, order: pack(WANT, kind, WANT_BODY.pack(number) + order[HEAD.size :]),
+    lambda kind, number, order: pack(WANT, kind, WANT_BODY.pack(number, 1) + order[HEAD.size :]),
     st.sampled_from([1, 2, 15, 16, 2**40, 2**64 - 1]),
     st.sampled_from([0, 0, MOST_SPARES + 1, 65535]),
     near_orders,
@@ -233,8 +234,10 @@ def test_a_helper_makes_good_orders_and_bears_everything_else(
     is_awaited, is_answered = is_for_making(packet, kinds), False
     while is_awaited or not is_answered:
         kind, about, _ = node.hear()
-        assert kind in (MADE, FAILED), "the helper has died, or says what it should not"
-        if about == SENTINEL:
+        assert kind in (MADE, FAILED, SPARES), "the helper has died, or says what it should not"
+        if kind == SPARES:
+            assert unpack(packet)[0] == WANT
+        elif about == SENTINEL:
             is_answered = True
         else:
             assert about == number

@@ -140,7 +140,7 @@ def converse_with(ours: socket.socket, starts: int, spares: int) -> Iterator[tup
     with ours:
         ours.settimeout(30)
         yield hear(ours)
-        send(ours, pack(WANT, 0, WANT_BODY.pack(spares) + ORDER))
+        send(ours, pack(WANT, 0, WANT_BODY.pack(spares, 1) + ORDER))
         for number in range(1, starts + 1):
             send(ours, pack(MAKE, number, ORDER))
             kind = 0

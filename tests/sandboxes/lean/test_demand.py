@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from stoker.sandboxes.contract import Launch
 from stoker.sandboxes.lean.demand import HALF_S, MOST, Demand, share
 from stoker.sandboxes.lean.packets import EGRESS, HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, KINDS, Make
+from stoker.sandboxes.lean.privileged.sandbox import Sandbox
+from stoker.sandboxes.lean.privileged.spares import Spares as Shelves
 from stoker.sandboxes.lean.spares import EXECUTED_MB, FORKED_MB, Spares
 
 PYTHON = Launch(name="python", argv=("python",), fork="server.py")
@@ -21,7 +23,7 @@ ORDER = Make(0, HAS_CODE, 128 << 20, 1000, 64, 64 << 20, 16_384, b"guest")
 
 
 class Helper:
-    """Hears what is wanted, and has it at once."""
+    """Hears what is wanted; `answer` says what it has, at first as much as is wanted."""
 
     def __init__(self, least: int = LEAST) -> None:
         self.wanted: dict[int, tuple[int, Make]] = {}
@@ -30,9 +32,17 @@ class Helper:
         self.totals: list[tuple[int, int]] = []
         self.spares.on_change = lambda number, memory_mb: self.totals.append((number, memory_mb))
 
-    def hear(self, kind: int, number: int, pattern: Make) -> None:
+    def hear(self, kind: int, number: int, pattern: Make) -> int:
         self.wanted[kind] = (number, pattern)
         self.packets += 1
+        return self.packets
+
+    def says(self, kind: int, held: int, took_s: float = 0.0, word: int | None = None) -> None:
+        self.spares.heard(kind, held, took_s, self.packets if word is None else word)
+
+    def answer(self) -> None:
+        for kind, (number, _) in self.wanted.items():
+            self.says(kind, number)
 
     def numbers(self) -> list[int]:
         return [number for number, _ in self.wanted.values()]
@@ -150,7 +160,8 @@ def test_other_bounds_and_another_network_are_other_kinds_and_the_last_of_each_h
 def test_however_many_kinds_are_asked_for_the_newest_replace_the_oldest() -> None:
     helper = Helper()
     for number in range(10 * KINDS):
-        helper.spares.asked(ORDER._replace(pids=number + 1), float(number))
+        while helper.spares.asked(ORDER._replace(pids=number + 1), float(number)) is None:
+            helper.answer()
     assert set(helper.wanted) == set(range(KINDS))
     assert sorted(pattern.pids for _, pattern in helper.wanted.values())[0] == 9 * KINDS + 1
 
@@ -159,11 +170,11 @@ def test_a_kind_is_replaced_once_its_spares_have_gone() -> None:
     helper = Helper()
     for number in range(KINDS):
         helper.spares.asked(ORDER._replace(pids=number + 1), float(number))
-    helper.spares.heard(0, 2, 0.003)
+    helper.says(0, 2, 0.003)
     new = ORDER._replace(pids=1000)
     assert helper.spares.asked(new, 100.0) is None
     assert helper.wanted[0][0] == 0
-    helper.spares.heard(0, 0, 0.0)
+    helper.says(0, 0)
     assert helper.spares.asked(new, 101.0) is not None
     assert helper.wanted[0][1].pids == 1000
 
@@ -172,29 +183,58 @@ def test_memory_is_counted_until_the_helper_says_that_it_is_free() -> None:
     helper = Helper()
     helper.spares.asked(ORDER, 0.0)
     for held in (1, 2):
-        helper.spares.heard(0, held, 0.003)
+        helper.says(0, held, 0.003)
     assert helper.spares.total() == (2, 2 * FORKED_MB)
     helper.spares.bound(FORKED_MB, 1.0)
     assert helper.numbers() == [1]
     assert helper.spares.total() == (2, 2 * FORKED_MB)
-    helper.spares.heard(0, 1, 0.0)
+    helper.says(0, 1)
     assert helper.spares.total() == (1, FORKED_MB) == helper.totals[-1]
+
+
+def test_those_begun_count_until_the_helper_has_answered_to_fewer() -> None:
+    """It tells of one when it is made, and acts by each word as it comes to it."""
+    helper = Helper()
+    for _ in range(30):
+        helper.spares.asked(ORDER, 1.0)
+    helper.spares.review(1.0)
+    helper.says(0, 9, 0.003)
+    told = helper.packets
+    helper.spares.bound(2 * FORKED_MB, 1.0)
+    helper.spares.bound(FORKED_MB, 1.0)
+    assert helper.numbers() == [1]
+    for word, held, counted in ((told, 10, 30), (told + 1, 28, 28), (told + 1, 2, 2), (told + 2, 2, 2)):
+        helper.says(0, held, 0.0, word)
+        assert helper.spares.total() == (counted, counted * FORKED_MB)
+    helper.says(0, 1)
+    assert helper.spares.total() == (1, FORKED_MB) == helper.totals[-1]
+
+
+def test_what_was_taken_back_may_be_begun_again_before_it_is_counted_no_more() -> None:
+    helper = Helper()
+    helper.spares.asked(ORDER, 0.0)
+    helper.answer()
+    helper.spares.bound(0, 0.0)
+    helper.spares.bound(10 * FORKED_MB, 0.0)
+    helper.says(0, 0, 0.0, helper.packets - 1)
+    assert helper.spares.total() == (LEAST, LEAST * FORKED_MB)
 
 
 def test_one_that_was_given_away_is_a_spare_no_more() -> None:
     helper = Helper()
     kind = helper.spares.asked(ORDER, 0.0)
     assert kind is not None
-    helper.spares.heard(0, 2, 0.003)
+    helper.says(0, 2, 0.003)
     helper.spares.bound(0, 0.0)
-    helper.spares.given(kind)
+    helper.says(0, 2)
+    helper.spares.given(kind, 1)
     assert helper.spares.total() == (1, FORKED_MB)
 
 
 def test_a_new_helper_is_told_of_everything_again() -> None:
     helper = Helper()
     helper.spares.asked(ORDER, 0.0)
-    helper.spares.heard(0, 2, 0.003)
+    helper.says(0, 2, 0.003)
     helper.wanted.clear()
     helper.spares.lost()
     assert helper.spares.total() == (0, 0)
@@ -212,6 +252,82 @@ def test_whatever_is_asked_for_spares_are_within_their_bound(history: list[tuple
         for _ in range(times):
             helper.spares.asked(order, float(now))
         assert helper.spares.total()[1] <= room_mb
-        for number, (wanted, _) in helper.wanted.items():
-            helper.spares.heard(number, wanted, 0.002)
+        helper.answer()
         assert helper.spares.total()[1] <= room_mb
+
+
+class Late:
+    """A helper that acts by each word late, and tells of what it begins when that is made or gone."""
+
+    def __init__(self) -> None:
+        self.spares = Spares((PYTHON,), LEAST, 2, self.hear)
+        self.number = 0
+        self.words: list[tuple[int, int]] = []
+        self.wanted = self.word = self.begun = self.made = self.ending = 0
+
+    def hear(self, kind: int, number: int, pattern: Make) -> int:
+        self.number += 1
+        self.words.append((self.number, number))
+        return self.number
+
+    @property
+    def held(self) -> int:
+        return self.begun + self.made + self.ending
+
+    def tell(self) -> None:
+        self.spares.heard(0, self.held, 0.0, self.word)
+
+    def act(self, what: str) -> None:
+        if what == "hear" and self.words:
+            self.word, self.wanted = self.words.pop(0)
+            self.ending += max(0, self.begun + self.made - self.wanted)
+            self.made = min(self.made, self.wanted)
+            self.begun = min(self.begun, self.wanted - self.made)
+            self.tell()
+        elif what == "begin" and self.held < self.wanted:
+            self.begun += 1
+        elif what == "make" and self.begun:
+            self.begun, self.made = self.begun - 1, self.made + 1
+            self.tell()
+        elif what == "end" and self.ending:
+            self.ending -= 1
+            self.tell()
+
+
+late_steps = st.one_of(st.sampled_from(["hear", "begin", "begin", "make", "end", "ask"]), st.integers(0, 12))
+
+
+@settings(deadline=None)
+@given(st.lists(late_steps, max_size=100))
+def test_a_late_helper_never_has_more_than_is_counted(steps: list[str | int]) -> None:
+    helper = Late()
+    for step in steps:
+        if isinstance(step, int):
+            helper.spares.bound(step * FORKED_MB, 0.0)
+        elif step == "ask":
+            helper.spares.asked(ORDER, 0.0)
+        else:
+            helper.act(step)
+        assert helper.held <= helper.spares.total()[0]
+
+
+def test_none_is_begun_in_the_place_of_one_that_is_still_being_ended() -> None:
+    shelves, pattern = Shelves(at_once=100), ORDER._replace(flags=0)
+
+    def begin() -> list[Sandbox]:
+        begun = []
+        while (wanted := shelves.next()) is not None:
+            kind, number, order = wanted
+            begun.append(Sandbox(number, order, [], None))  # type: ignore[arg-type]
+            shelves.begun(kind, begun[-1])
+        return begun
+
+    assert shelves.want(0, 5, 1, pattern) == []
+    assert len(begin()) == shelves.held(0) == 5
+    ending = shelves.want(0, 2, 2, pattern)
+    assert (len(ending), shelves.want(0, 5, 3, pattern), begin()) == (3, [], [])
+    assert not shelves.is_short()
+    for number, spare in enumerate(ending, 1):
+        spare.is_destroyed = True
+        shelves.ended(spare)
+        assert (len(begin()), shelves.held(0), number) == (1, 5, number)

@@ -285,9 +285,11 @@ class Backend(contract.Backend):
     def expect(self, spec: SandboxSpec) -> None:
         self._spares.expect(self._make(spec)[0], time.monotonic())
 
-    def _want(self, kind: int, number: int, pattern: Make) -> None:
+    def _want(self, kind: int, number: int, pattern: Make) -> int:
+        word = next(self._numbers)
         if self._link is not None:
-            self._link.send(pack(WANT, kind, WANT_BODY.pack(number) + pattern.pack()))
+            self._link.send(pack(WANT, kind, WANT_BODY.pack(number, word) + pattern.pack()))
+        return word
 
     def _spares_changed(self, number: int, memory_mb: int) -> None:
         self.on_spares(number, memory_mb)
@@ -313,8 +315,8 @@ class Backend(contract.Backend):
             self._ids.discard(order.spec.id)
             order.fail(SandboxFailed(body.decode(errors="replace")))
         elif kind == SPARES:
-            held, took_us = SPARES_BODY.unpack(body)
-            self._spares.heard(number, held, took_us / 1e6)
+            held, took_us, word = SPARES_BODY.unpack(body)
+            self._spares.heard(number, held, took_us / 1e6, word)
         elif kind == LOST:
             self._lost_helper(number, body.decode(errors="replace"))
         else:
@@ -324,9 +326,9 @@ class Backend(contract.Backend):
         """The name of its cgroup is not its own when it was a spare."""
         assert self._link is not None
         order = self._orders.pop(number)
-        (pid,), group = MADE_BODY.unpack_from(body), body[MADE_BODY.size :].decode()
+        (pid, left), group = MADE_BODY.unpack_from(body), body[MADE_BODY.size :].decode()
         if order.kind is not None and body.startswith(SPARE, MADE_BODY.size):
-            self._spares.given(order.kind)
+            self._spares.given(order.kind, left)
         traces = Traces(pid, self._groups.group(group), self._link.read)
         sandbox = Sandbox(order.spec.id, descriptors, traces, lambda: self._destroy(number))
         sandbox.is_opened = is_short(order.spec.opening)

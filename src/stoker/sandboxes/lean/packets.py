@@ -6,7 +6,8 @@ in the node's counting). The helper believes the node
 nothing but what these shapes can say; it checks each field (`privileged.orders`).
 
     node   -> helper   MAKE, DESTROY, WANT
-    helper -> node     READY, MADE, KILLED, FAILED, ENDED, SPARES; its guardian: LOST
+    helper -> node     READY, MADE, KILLED, FAILED, ENDED, SPARES (also in answer to each WANT);
+                       its guardian: LOST
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
@@ -35,13 +36,15 @@ HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
 FORK_BODY = struct.Struct("=QIQIBB")
-WANT_BODY = struct.Struct("=H")  # how many spares of a kind; then what they are like, as in MAKE
+WANT_BODY = struct.Struct(
+    "=HQ"
+)  # how many spares, the number of this word; then what they are like, as in MAKE
 OPENING = struct.Struct("=H")  # so many bytes; after MAKE_BODY, and then the bytes
 TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after the opening, for EGRESS
 ENDED_BODY = struct.Struct("=iIIqqBqq")
-MADE_BODY = struct.Struct("=i")  # its first process; then, to the end, the name of its cgroup
+MADE_BODY = struct.Struct("=iH")  # its first process; spares left of its kind; then the name of its cgroup
 KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
-SPARES_BODY = struct.Struct("=HI")  # so many there are; making the last one took so many microseconds, or 0
+SPARES_BODY = struct.Struct("=HIQ")  # how many there are; microseconds that making one took, or 0; last WANT
 FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB

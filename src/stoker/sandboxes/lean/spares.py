@@ -5,6 +5,7 @@ Knows no clock and no I/O: time is an argument, and what is to be told the helpe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from stoker.sandboxes.contract import Launch
@@ -20,8 +21,8 @@ PAUSE_S = 0.02
 NOBODY = b"spare"
 UNBOUNDED_MB = 2**62
 
-Tell = Callable[[int, int, Make], None]
-"""From now on there are to be so many of the kind with that number, which are like this."""
+Tell = Callable[[int, int, Make], int]
+"""There are to be so many of the kind with that number, which are like this; returns the word's number."""
 
 
 class Kind:
@@ -35,16 +36,23 @@ class Kind:
         self.asked_at = 0.0
         self.wanted = -1
         """As the helper was told; negative: it was not."""
+        self.words: deque[tuple[int, int]] = deque()
+        """Number and `wanted` of the word that the helper acts by, then of those it has not answered yet."""
         self.held = 0
-        """As it has told us, less what it has given since."""
+        """As it has told us."""
 
     def __repr__(self) -> str:
         return f"<Kind {self.number}, {self.held} of {self.wanted} spares>"
 
     @property
     def counted(self) -> int:
-        """How many there may be at any moment."""
-        return max(self.wanted, self.held, 0)
+        """How many there may be at any moment: one that was begun is told of when it is made."""
+        return max(self.held, 0, *(wanted for _, wanted in self.words))
+
+    def heard_of(self, word: int) -> None:
+        """The helper acts by that word."""
+        while len(self.words) > 1 and self.words[1][0] <= word:
+            self.words.popleft()
 
 
 class Spares:
@@ -98,11 +106,11 @@ class Spares:
         return kind
 
     def _take_number(self) -> int:
-        """That of the kind not asked for the longest; negative as long as there are spares of it."""
+        """That of the kind not asked for the longest; negative as long as there may be spares of it."""
         key = min(self._kinds, key=lambda key: self._kinds[key].asked_at)
         oldest = self._kinds[key]
         self._set(oldest, 0)
-        if oldest.held:
+        if oldest.counted:
             return -1
         return self._kinds.pop(key).number
 
@@ -129,7 +137,7 @@ class Spares:
     def _set(self, kind: Kind, number: int) -> None:
         if number != kind.wanted:
             kind.wanted = number
-            self._tell(kind.number, number, kind.pattern)
+            kind.words.append((self._tell(kind.number, number, kind.pattern), number))
 
     def bound(self, memory_mb: int, now: float) -> None:
         """They may hold no more than that, all together."""
@@ -138,15 +146,16 @@ class Spares:
 
     # What the helper says
 
-    def given(self, kind: Kind) -> None:
-        """One of them has become what somebody asked for."""
-        kind.held -= 1
+    def given(self, kind: Kind, left: int) -> None:
+        """One of them has become what somebody asked for; so many are left."""
+        kind.held = left
         self._say_if_changed()
 
-    def heard(self, number: int, held: int, took_s: float) -> None:
-        """So many there are of a kind; making the last one took that long, or 0: one has ended."""
+    def heard(self, number: int, held: int, took_s: float, word: int) -> None:
+        """So many there are of a kind since that word; making one took so long, or 0: none was made."""
         for kind in self._kinds.values():
             if kind.number == number:
+                kind.heard_of(word)
                 kind.held = held
                 if took_s:
                     kind.demand.took(took_s)
@@ -156,6 +165,7 @@ class Spares:
         """There are none any more, and a new helper, which knows nothing yet."""
         for kind in self._kinds.values():
             kind.held, kind.wanted = 0, -1
+            kind.words.clear()
         self._say_if_changed()
 
     # What they hold

@@ -42,8 +42,6 @@ from stoker.sandboxes.lean.packets import (
     NOT_COUNTED,
     READY,
     RUNNING,
-    SPARES,
-    SPARES_BODY,
     STATUS,
     TROUBLE,
     WAIT_STATUS,
@@ -152,11 +150,14 @@ class Helper:
 
     def _want(self, kind: int, body: bytes, descriptors: list[int]) -> None:
         try:
-            number, pattern = take_want(kind, body, descriptors, len(self._nurseries))
+            number, word, pattern = take_want(kind, body, descriptors, len(self._nurseries))
         except ValueError:
-            return  # nobody waits for an answer
-        for odd in self._spares.want(kind, number, pattern):
+            return  # the node says no such thing
+        if word < self._first:
+            return
+        for odd in self._spares.want(kind, number, word, pattern):
             odd.destroy()
+        self._tell(self._spares.told(kind))
 
     def _start(self, sandbox: Sandbox) -> None:
         if sandbox.number < FIRST_NUMBER:
@@ -185,7 +186,8 @@ class Helper:
 
     def _announce(self, sandbox: Sandbox) -> None:
         ends = sandbox.give_ends()
-        self._tell(pack(MADE, sandbox.number, MADE_BODY.pack(sandbox.pid) + sandbox.group_name), ends)
+        left = self._spares.held(sandbox.kind) if sandbox.kind >= 0 else 0
+        self._tell(pack(MADE, sandbox.number, MADE_BODY.pack(sandbox.pid, left) + sandbox.group_name), ends)
         close_all(ends)
         sandbox.is_told = True
         self._unmade.discard(sandbox)
@@ -211,10 +213,6 @@ class Helper:
     def is_short_of_spares(self) -> bool:
         """Whether to make one at once: few are left, and nobody waits for what was asked for."""
         return not self._unmade and self._spares.is_short()
-
-    def _tell_of_spares(self, kind: int, took_s: float = 0.0) -> None:
-        took_us = min(int(1e6 * took_s), 2**32 - 1)
-        self._tell(pack(SPARES, kind, SPARES_BODY.pack(self._spares.held(kind), took_us)))
 
     def _tell(self, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
         if self._is_closing:
@@ -290,7 +288,7 @@ class Helper:
     def _greeted(self, spare: Sandbox) -> None:
         """Its program is up, which for an interpreter of its own is most of the work: now it is made."""
         self._stop_awaiting(spare)
-        self._tell_of_spares(self._spares.made(spare), time.monotonic() - spare.begun_at)
+        self._tell(self._spares.told(self._spares.made(spare), time.monotonic() - spare.begun_at))
 
     def _stop_awaiting(self, spare: Sandbox) -> None:
         if spare.greeting >= 0:
@@ -330,7 +328,7 @@ class Helper:
         del self._sandboxes[sandbox.number]
         self._unmade.discard(sandbox)
         if sandbox.number >= FIRST_NUMBER:
-            self._tell_of_spares(self._spares.ended(sandbox))
+            self._tell(self._spares.told(self._spares.ended(sandbox)))
         elif sandbox.is_told:
             ended = Ended(
                 sandbox.status,
@@ -345,6 +343,8 @@ class Helper:
         else:
             text = sandbox.trouble or f"its first process ended with wait status {sandbox.status}"
             self._tell(pack(FAILED, sandbox.number, text.encode()[:MAX_TEXT]))
+            if sandbox.kind >= 0:
+                self._tell(self._spares.told(sandbox.kind))
         self._stop_if_over()
 
 

@@ -55,15 +55,15 @@ def take_make(body: bytes, descriptors: list[int], launches: int) -> Make:
     return order._replace(egress=take_targets(targets, order.flags))
 
 
-def take_want(kind: int, body: bytes, descriptors: list[int], launches: int) -> tuple[int, Make]:
-    """How many spares of a kind, and what they are like. Raises `ValueError` with what is wrong."""
+def take_want(kind: int, body: bytes, descriptors: list[int], launches: int) -> tuple[int, int, Make]:
+    """How many spares of a kind, the word's number, what they are like. Raises `ValueError`."""
     if len(body) < WANT_BODY.size or kind >= KINDS:
         raise ValueError(f"a WANT packet of {len(body)} bytes for kind {kind}")
-    (number,) = WANT_BODY.unpack_from(body)
+    number, word = WANT_BODY.unpack_from(body)
     pattern = take_make(body[WANT_BODY.size :], descriptors, launches)
     if number > MOST_SPARES or pattern.flags & ~EGRESS or pattern.opening or pattern.egress:
         raise ValueError(f"{number} spares with flags {pattern.flags:#x}")
-    return number, pattern
+    return number, word, pattern
 
 
 def split_opening(body: bytes) -> tuple[bytes, bytes]:

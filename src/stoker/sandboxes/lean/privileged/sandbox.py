@@ -119,6 +119,8 @@ class Sandbox:
         """Its walls are up and its program is being started."""
         self.greeting = -1
         """Its channel, while its program's first word is waited for."""
+        self.kind = -1
+        """Of which kind of spares it is, or was; negative: of none."""
         self.is_told = False
         """The node knows it as made."""
         self.is_destroyed = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from itertools import chain
 
-from stoker.sandboxes.lean.packets import EGRESS, HAS_CODE, SPARE, Make
+from stoker.sandboxes.lean.packets import EGRESS, HAS_CODE, SPARE, SPARES, SPARES_BODY, Make, pack
 from stoker.sandboxes.lean.privileged.sandbox import Sandbox
 
 FIRST_NUMBER = 1 << 63
@@ -21,7 +21,8 @@ class Shelf:
 
     def __init__(self, pattern: Make) -> None:
         self.pattern = pattern
-        self.wanted = 0
+        self.wanted = self.word = 0
+        """As the node has said last, and the number of that word."""
         self.ready: list[Sandbox] = []
         self.under_way: list[Sandbox] = []
         self.held = 0
@@ -30,12 +31,9 @@ class Shelf:
         """One has ended by itself: none are made until somebody asks for one."""
 
     @property
-    def left(self) -> int:
-        return len(self.ready) + len(self.under_way)
-
-    @property
     def missing(self) -> int:
-        return 0 if self.is_left_alone else self.wanted - self.left
+        """Those being ended have their place until they have gone: the node counts what they hold."""
+        return 0 if self.is_left_alone else self.wanted - self.held
 
 
 class Spares:
@@ -44,21 +42,20 @@ class Spares:
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
         self._shelves: dict[int, Shelf] = {}
-        self._kinds: dict[Sandbox, int] = {}
         self._number = FIRST_NUMBER
 
     def __repr__(self) -> str:
-        return f"<Spares {[(shelf.left, shelf.wanted) for shelf in self._shelves.values()]}>"
+        return f"<Spares {[(shelf.held, shelf.wanted) for shelf in self._shelves.values()]}>"
 
     @property
     def are_wanted(self) -> bool:
         return any(shelf.wanted for shelf in self._shelves.values())
 
-    def want(self, kind: int, number: int, pattern: Make) -> list[Sandbox]:
+    def want(self, kind: int, number: int, word: int, pattern: Make) -> list[Sandbox]:
         """From now on so many of that kind; to be ended: those that are too many, or do not fit it."""
         shelf = self._shelves.setdefault(kind, Shelf(pattern))
         kept = number if _is_alike(shelf.pattern, pattern) else 0
-        shelf.pattern, shelf.wanted, shelf.is_left_alone = pattern, number, False
+        shelf.pattern, shelf.wanted, shelf.word, shelf.is_left_alone = pattern, number, word, False
         odd = [*shelf.ready, *shelf.under_way][kept:]
         shelf.ready = [spare for spare in shelf.ready if spare not in odd]
         shelf.under_way = [spare for spare in shelf.under_way if spare not in odd]
@@ -93,31 +90,35 @@ class Spares:
         return any(2 * shelf.missing > shelf.wanted for shelf in self._shelves.values())
 
     def begun(self, kind: int, spare: Sandbox) -> None:
-        self._kinds[spare] = kind
+        spare.kind = kind
         self._shelves[kind].under_way.append(spare)
         self._shelves[kind].held += 1
 
     def made(self, spare: Sandbox) -> int:
         """It is ready, unless it is being ended; returns its kind."""
-        shelf = self._shelves[self._kinds[spare]]
+        shelf = self._shelves[spare.kind]
         if spare in shelf.under_way:
             shelf.under_way.remove(spare)
             shelf.ready.append(spare)
-        return self._kinds[spare]
+        return spare.kind
 
     def ended(self, spare: Sandbox) -> int:
         """Nothing of it is left; returns its kind."""
-        kind = self._kinds[spare]
-        self._shelves[kind].is_left_alone |= not spare.is_destroyed
+        self._shelves[spare.kind].is_left_alone |= not spare.is_destroyed
         self._drop(spare)
-        return kind
+        return spare.kind
 
     def held(self, kind: int) -> int:
         """How many there are, those included that are being made or ended."""
         return self._shelves[kind].held
 
+    def told(self, kind: int, took_s: float = 0.0) -> bytes:
+        """What the node is told of them."""
+        shelf, took_us = self._shelves[kind], min(int(1e6 * took_s), 2**32 - 1)
+        return pack(SPARES, kind, SPARES_BODY.pack(shelf.held, took_us, shelf.word))
+
     def _drop(self, spare: Sandbox) -> None:
-        shelf = self._shelves[self._kinds.pop(spare)]
+        shelf = self._shelves[spare.kind]
         shelf.held -= 1
         for those in (shelf.ready, shelf.under_way):
             if spare in those:
