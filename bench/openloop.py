@@ -44,9 +44,17 @@ class Client:
         self._free.clear()
 
     async def send(self, requests: Sequence[tuple[float, bytes]]) -> list[Sent]:
-        """Each request at its second from now; what became of them, in order."""
+        """Each request at its second from now, of times that ascend; what became of them, in order.
+
+        A request is made when its time has come: a minute of them, made at once, took half a second, in which
+        those of the first half second were late.
+        """
         begin = time.monotonic()
-        return await asyncio.gather(*(self._one(begin, at_s, data) for at_s, data in requests))
+        under_way: list[asyncio.Task[Sent]] = []
+        for at_s, data in requests:
+            await asyncio.sleep(begin + at_s - time.monotonic())
+            under_way.append(asyncio.create_task(self._one(begin, at_s, data)))
+        return await asyncio.gather(*under_way)
 
     async def serial(self, data: bytes, until: float) -> list[Sent]:
         """One after the other until a time on the monotonic clock."""
@@ -56,7 +64,6 @@ class Client:
         return done
 
     async def _one(self, begin: float, at_s: float, data: bytes) -> Sent:
-        await asyncio.sleep(begin + at_s - time.monotonic())
         reader, writer = await self._connection()
         writer.write(data)
         head = await reader.readuntil(b"\r\n\r\n")
