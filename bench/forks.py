@@ -1,12 +1,15 @@
-"""Forks the image of a zygote and times it; run by `probes.zygote_forks` with the zygote's own interpreter.
+"""Forks an image and times it; run with the zygotes' own interpreter, without walls.
 
-Usage: python -I -S forks.py SERVER_FILE COUNT; prints the nanoseconds of each fork, from the call to the
-one byte that the child writes; then the forks, exits and waits per second on all processors together; then
-the kilobytes that a bare child has for itself alone.
+* `python -I -S forks.py COUNT image SERVER_FILE`, the image of a zygote: prints the nanoseconds of each fork,
+  from the call to the one byte that the child writes; then the forks, exits and waits per second on all
+  processors together; then the kilobytes that a bare child has for itself alone.
+* `python -I -S -B forks.py COUNT imports CODE DEPENDENCIES MODULE...`: prints the nanoseconds that the
+  imports take, then those of each fork.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -70,16 +73,29 @@ def unique_kb() -> int:
     return kb
 
 
-def main() -> None:
-    file, count = sys.argv[1], int(sys.argv[2])
-    spec = importlib.util.spec_from_file_location("server", file)
+def of_image(count: int, server_file: str) -> None:
+    spec = importlib.util.spec_from_file_location("server", server_file)
     assert spec is not None and spec.loader is not None
-    sys.path.insert(0, os.path.dirname(file))
+    sys.path.insert(0, os.path.dirname(server_file))
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     print(*(one() for _ in range(count)))
     print(rate(count))
     print(unique_kb())
 
 
+def of_imports(count: int, code: str, dependencies: str, *modules: str) -> None:
+    sys.path[:0] = [code, dependencies]
+    began = time.perf_counter_ns()
+    for module in modules:
+        __import__(module)
+    print(time.perf_counter_ns() - began)
+    gc.collect()
+    gc.freeze()
+    print(*(one() for _ in range(count)))
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[2] == "image":
+        of_image(int(sys.argv[1]), sys.argv[3])
+    else:
+        of_imports(int(sys.argv[1]), *sys.argv[3:])

@@ -17,6 +17,7 @@ from bench.client import Failed
 from stoker import plugins
 
 HERE = Path(__file__).parent
+FORKS = HERE / "forks.py"
 START_S = 20.0
 
 
@@ -47,7 +48,7 @@ def interpreter() -> tuple[Path, str]:
 
 def zygote_forks(binary: Path, server_file: str, count: int) -> Forks:
     """Bare forks of the real zygote's image."""
-    command = [str(binary), "-I", "-S", str(HERE / "forks.py"), server_file, str(count)]
+    command = [str(binary), "-I", "-S", str(FORKS), str(count), "image", server_file]
     times, rate, kb = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     took = [int(word) / 1000 for word in times.split()]
     return Forks(statistics.median(took), percentile(took, 99), float(rate), float(kb))

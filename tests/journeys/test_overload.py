@@ -18,17 +18,10 @@ import pytest
 from bench import machine
 from bench.client import request
 from bench.openloop import Client, Sent
+from bench.rows.overload import COMPUTES
 
 from journeys.running import RunningNode, running
 
-COMPUTES = """
-import time
-def lambda_handler(event, context):
-    end = time.thread_time() + 0.005
-    while time.thread_time() < end:
-        pass
-    return {}
-"""
 NOTHING = "def lambda_handler(event, context):\n    return {}\n"
 LINE = 30
 TIMES = 3
