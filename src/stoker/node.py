@@ -88,6 +88,8 @@ def lay_ground(settings: Settings) -> Ground:
     }
     python = _usual_python(usable, launches)
     builder = builder_launch(python, settings, launches.values())
+    executed = (launch.executed() for launch in tuple(launches.values()) if launch.fork is not None)
+    launches |= {launch.name: launch for launch in executed}
     others = (launch for launch in launches.values() if launch is not python)
     # The first is the one that a backend makes ready before anybody asks.
     backends = _backends(settings, (python, *others, builder))
@@ -249,7 +251,7 @@ class Node:
 
     def _expect(self, function: Function) -> None:
         """Calls of it may come now: be ready for the first."""
-        launch = f"{function.runtime}-{function.version}"
+        launch = self._recipes.launch_of(function)
         self._recipes.expect(launch, function.limits, function.network, function.sandbox)
 
     async def _expect_deployed(self) -> None:

@@ -51,6 +51,15 @@ class Reuse(StrEnum):
     """A warm process serves one call after another, or `concurrency` at a time."""
 
 
+class Interpreter(StrEnum):
+    """Which process of its language a sandbox runs in."""
+
+    FORKED = "forked"
+    """A fork of one that is kept ready: the quickest. Languages that cannot be forked have their own."""
+    OWN = "own"
+    """Executed for this sandbox alone: it has its own addresses and its own secret of `hash()`."""
+
+
 class Network(StrEnum):
     """What a sandbox can reach."""
 
@@ -110,6 +119,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     zygote: bool = True
     """What its import has made may be kept, and shared by sandboxes that start later."""
+    interpreter: Interpreter = Interpreter.FORKED
     note: str = ""
     """What a caller should know about how the function was read, for example a version that was mapped."""
 

@@ -53,6 +53,7 @@ def test_a_timeout_is_a_number_of_seconds_or_says_its_unit(said, seconds):
         ("memory_mb", True, "a whole number"),
         ("concurrency", {}, "a whole number"),
         ("reuse", "always", "one of none, sandbox, process"),
+        ("interpreter", True, "one of forked, own"),
         ("reuse", 1, "one of none, sandbox, process"),
         ("network", "host", "one of none, egress"),
         ("egress", "example.org", "a list of at most 64"),

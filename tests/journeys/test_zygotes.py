@@ -57,6 +57,10 @@ def deep(left):
 sys.setrecursionlimit(10_000)
 """
 BORN = "import os\nBORN = os.urandom(8).hex()\ndef lambda_handler(event, context):\n    return BORN\n"
+SECRET = """import re
+def lambda_handler(event, context):
+    return {"hash": hash("a secret word"), "address": id(re)}
+"""
 # What stays behind when the memory is carried elsewhere, so that it must not be.
 LEAVES = {
     "an open file": "import os; FILE = open(os.__file__)",
@@ -228,6 +232,35 @@ def test_every_python_that_is_here_starts_from_zygotes(node: RunningNode) -> Non
         until_born_alike(node, name)
         remove(node, name)
     assert versions
+
+
+def test_a_function_can_have_an_interpreter_of_its_own(node: RunningNode) -> None:
+    deploy(node, "own", SLOW + SECRET, interpreter="own")
+    deploy(node, "forked", SECRET)
+    own = [called(node, "own") for _ in range(3)]
+    forked = [called(node, "forked") for _ in range(3)]
+    for key in ("hash", "address"):
+        assert len({one[key] for one in own}) == 3, key
+        assert {one[key] for one in forked} == {forked[0][key]}, key
+    assert node.ask("GET", "/functions/own").json["data"]["config"]["interpreter"] == "own"
+    node.wait_until_quiet()
+    assert node.ask("GET", "/stats").json["data"]["pool"]["zygotes"] == 0
+    assert node.deploy("shares", SECRET, interpreter="own", reuse="process").status == 201
+    assert called(node, "shares")["hash"] == called(node, "shares")["hash"]
+    for name in ("own", "forked", "shares"):
+        assert node.ask("DELETE", f"/functions/{name}").status == 200
+
+
+def test_each_life_of_the_helper_has_another_secret_of_hash() -> None:
+    with running("lean") as node:
+        deploy(node, "tells", SECRET)
+        lives = []
+        for _ in range(2):
+            lives.append(called(node, "tells")["hash"])
+            helper = children(children(node.pid)[0])[0]
+            os.kill(helper, signal.SIGKILL)
+        lives.append(called(node, "tells")["hash"])
+        assert len(set(lives)) == 3
 
 
 def test_after_the_helper_was_killed_imports_are_done_again_and_kept_anew() -> None:

@@ -178,6 +178,11 @@ def doctor(is_walls: bool, is_json: bool, **flags: str | None) -> int:
 @click.option("--reuse", type=click.Choice(["none", "sandbox", "process"]), help="What calls may share.")
 @click.option("--concurrency", type=int, help="Calls in one process at once.")
 @click.option("--sandbox", metavar="NAME", help="The backend to run it in.")
+@click.option(
+    "--interpreter",
+    type=click.Choice(["forked", "own"]),
+    help="own: none is forked for it, so addresses and hash() differ in each sandbox; starts take longer.",
+)
 @click.option("--network", type=click.Choice(["none", "egress"]), help="What it reaches.  [default: none]")
 @click.option(
     "--egress",

@@ -58,6 +58,7 @@ def wish_of(record: FunctionRecord) -> Wish:
         egress=config.egress,
         sandbox=config.sandbox,
         zygote=config.zygote,
+        interpreter=config.interpreter,
         environment=config.environment,
     )
 

@@ -17,7 +17,7 @@ from stoker.code.drafts import names_in
 from stoker.code.terms import Terms
 from stoker.egress import MOST_TARGETS, read_target
 from stoker.errors import BadCode, Refused
-from stoker.types import Function, Network, Reuse
+from stoker.types import Function, Interpreter, Network, Reuse
 
 FILE = "config.json"
 MAX_CONFIG_BYTES = 64 * 1024
@@ -38,6 +38,7 @@ KEYS = (
     "egress",
     "sandbox",
     "zygote",
+    "interpreter",
 )
 
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
@@ -54,7 +55,7 @@ class Runtime(Protocol):
     def entry_file(self, handler: str) -> str: ...
 
 
-class Interpreter(Protocol):
+class Installed(Protocol):
     """What is asked of an installed interpreter here."""
 
     @property
@@ -67,7 +68,7 @@ class Choice(Protocol):
     @property
     def runtime(self) -> Runtime: ...
     @property
-    def interpreter(self) -> Interpreter: ...
+    def interpreter(self) -> Installed: ...
     @property
     def note(self) -> str: ...
 
@@ -90,6 +91,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     egress: tuple[str, ...] | None = None
     sandbox: str | None = None
     zygote: bool | None = None
+    interpreter: Interpreter | None = None
     environment: dict[str, str] | None = None
     note: str = ""
 
@@ -135,6 +137,7 @@ def parse_config(data: bytes) -> Wish:
         "network": _one_of(Network),
         "egress": _targets,
         "zygote": _truth,
+        "interpreter": _one_of(Interpreter),
     }
     said = {key: readers[key](key, config[key]) for key in KEYS if config.get(key) is not None}
     renamed = {"environment": "runtime", "timeout": "timeout_s", "cpu_time": "cpu_time_s"}
@@ -182,8 +185,8 @@ def _span(key: str, value: Any) -> float:
     return float(match[1]) * _UNIT_S[match[2]]
 
 
-def _one_of(kind: type[Reuse] | type[Network]) -> Callable[[str, Any], Any]:
-    def read(key: str, value: Any) -> Reuse | Network:
+def _one_of(kind: type[Reuse] | type[Network] | type[Interpreter]) -> Callable[[str, Any], Any]:
+    def read(key: str, value: Any) -> Reuse | Network | Interpreter:
         words = [one.value for one in kind if one is not Network.HOST]
         if value not in words:
             _refuse(key, value, f"one of {', '.join(words)}" if len(words) > 1 else f"{words[0]!r}")
@@ -271,6 +274,7 @@ def describe(key: str, wish: Wish, root: Path, terms: Terms, choose: Choose) -> 
         sandbox=wish.sandbox,
         environment=wish.environment or {},
         zygote=wish.zygote is not False,
+        interpreter=wish.interpreter or Interpreter.FORKED,
         note="; ".join(note for note in (choice.note, wish.note) if note),
     )
 

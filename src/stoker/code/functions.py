@@ -34,6 +34,7 @@ WISHES = {
     "egress": "egress",
     "sandbox": "sandbox",
     "zygote": "zygote",
+    "interpreter": "interpreter",
 }
 BESIDE = ("version", "metadata")
 
@@ -169,6 +170,7 @@ def _settled(record: FunctionRecord, wish: Wish, pin: Pin) -> FunctionRecord:
         egress=function.egress,
         sandbox=function.sandbox,
         zygote=function.zygote,
+        interpreter=function.interpreter,
     )
     # As it was asked for: `python3.8` must not become whatever Python is newest after a restart.
     runtime = wish.runtime or read_config_if_any(pin.version.folder).runtime or function.runtime

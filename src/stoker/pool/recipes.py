@@ -13,7 +13,7 @@ from stoker.pool.pool import Recipe
 from stoker.runtimes.greeting import Load
 from stoker.runtimes.wire import write_load
 from stoker.sandboxes.contract import CODE_PATH, Backend, Launch, SandboxSpec
-from stoker.types import Function, Limits, Network, Reuse
+from stoker.types import Function, Interpreter, Limits, Network, Reuse
 
 SHARED_PLACES = 64
 """How many calls one shared sandbox takes at a time before another is started beside it."""
@@ -59,7 +59,7 @@ class Recipes:
         lack = backend.lacks(function.network)
         if lack is not None:
             raise Unsupported(f"{function.name!r} asks for the network {function.network.value!r}: {lack}")
-        launch = self._launch(f"{function.runtime}-{function.version}")
+        launch = self._launch(self.launch_of(function))
         need = Need(
             revision=function.revision,
             function=function.key,
@@ -95,6 +95,12 @@ class Recipes:
         if there is not None and launch in self._launches and there.lacks(network) is None:
             spec = SandboxSpec(id="expected", launch=self._launches[launch], limits=limits, network=network)
             there.expect(spec)
+
+    def launch_of(self, function: Function) -> str:
+        """The name of what its sandboxes start; it need not be there."""
+        usual = f"{function.runtime}-{function.version}"
+        own = f"{usual}-own"
+        return own if function.interpreter is Interpreter.OWN and own in self._launches else usual
 
     def _backend(self, name: str) -> Backend:
         if name not in self._backends:

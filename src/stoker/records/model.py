@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from stoker.errors import NodeError
-from stoker.types import NO_LOGS, Invocation, Network, Outcome, Phases, Reuse, Status
+from stoker.types import NO_LOGS, Interpreter, Invocation, Network, Outcome, Phases, Reuse, Status
 
 MESSAGE_KEPT = 8 * 1024  # characters; a message longer than this is data, not a message
 STACK_KEPT = 64 * 1024  # characters; a recursion error's stack of 1000 frames has about 60,000
@@ -142,6 +142,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True):
     egress: tuple[str, ...] = ()
     sandbox: str | None = None
     zygote: bool = True
+    interpreter: Interpreter = Interpreter.FORKED
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,6 +56,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """For interpreters that can be forked from a zygote: the path (inside) of a Python file whose
     `serve(channel_fd: int) -> None` is what `argv` would have run. None: always execute `argv`."""
 
+    def executed(self) -> Launch:
+        """The same, never forked: each sandbox has an interpreter of its own."""
+        return msgspec.structs.replace(self, name=f"{self.name}-own", fork=None)
+
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox to be made."""

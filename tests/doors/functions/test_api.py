@@ -31,6 +31,7 @@ HELLO = {
         "egress": [],
         "sandbox": None,
         "zygote": True,
+        "interpreter": "forked",
         "timeout": "30s",
         "cpu_time": None,
     },

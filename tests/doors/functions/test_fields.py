@@ -67,6 +67,7 @@ SPAN = 'a number of seconds above 0, or a string such as "30s", "500ms" or "2m"'
         ("memory_mb", True, "memory_mb is true; it must be a whole number from 1 to 67108864"),
         ("max_concurrency", 0, "max_concurrency is 0; it must be a whole number from 1 to 100000"),
         ("reuse", "often", 'reuse is "often"; it must be one of none, sandbox, process'),
+        ("interpreter", "none", 'interpreter is "none"; it must be one of forked, own'),
         ("reuse", [], "reuse is []; it must be one of none, sandbox, process"),
         ("runtime", "", 'runtime is ""; it must be a printable string of 1 to 64 characters'),
         ("handler", "a\nb", 'handler is "a\\nb"; it must be a printable string of 1 to 256 characters'),

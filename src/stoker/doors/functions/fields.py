@@ -13,7 +13,7 @@ import msgspec
 
 from stoker.egress import MOST_TARGETS, read_target
 from stoker.errors import BadRequest
-from stoker.types import Network, Reuse
+from stoker.types import Interpreter, Network, Reuse
 
 LONGEST_SHOWN = 60  # characters of a bad value that its refusal repeats
 LARGEST_ENVIRONMENT = 64 * 1024  # bytes; half of what Linux takes for one argument or variable
@@ -143,8 +143,8 @@ def _metadata(field: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _choice(kind: type[Reuse] | type[Network]) -> Reader:
-    def reader(field: str, value: Any) -> Reuse | Network:
+def _choice(kind: type[Reuse] | type[Network] | type[Interpreter]) -> Reader:
+    def reader(field: str, value: Any) -> Reuse | Network | Interpreter:
         words = [one.value for one in kind if one is not Network.HOST]
         if value not in words:
             _refuse(field, value, "one of " + ", ".join(words))
@@ -184,5 +184,6 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "egress": _targets,
         "sandbox": _text(64, 1),
         "zygote": _truth,
+        "interpreter": _choice(Interpreter),
     }
 )
