@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.admission import Gate, Ticket
+from stoker.doors.contract import Request
 from stoker.errors import AlreadyExists, NodeError, NoSuchFunction
 from stoker.records.model import FunctionConfig, FunctionRecord, InvocationRecord
 from stoker.settings import Settings
@@ -28,9 +29,8 @@ class Paper:
     """An `Exchange` that keeps its reply."""
 
     def __init__(self, method: str, target: str, body: bytes = b"") -> None:
-        self.method = method
-        self.path, _, query = target.partition("?")
-        self.query = query.encode()
+        path, _, query = target.partition("?")
+        self.request = Request(method, path, query.encode())
         self.body = body
         self.received = time.monotonic()
         self.on_left: Callable[[], None] | None = None

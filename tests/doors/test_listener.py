@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from stoker.doors.contract import Exchange, Route
-from stoker.doors.crowd import TURNED_AWAY_AT_ONCE
-from stoker.doors.listener import Routes, protocol_factory
+from stoker.doors.contract import Exchange, Request, Route
+from stoker.doors.crowd import BUSY, TURNED_AWAY_AT_ONCE
+from stoker.doors.listener import MAX_HEAD_BYTES, MAX_HEADS, Head, Heads, Routes, protocol_factory
 
 MAX_EVENT = 1000
 KEEP_ALIVE_S = 1
@@ -30,13 +31,13 @@ class Echo:
 
     def answer(self, exchange: Exchange) -> None:
         self.calls += 1
-        if exchange.query == b"busy":
+        if exchange.request.query == b"busy":
             exchange.turn_away(429, b"retry-after: 1\r\n", exchange.body)
-        elif exchange.query == b"hold":
+        elif exchange.request.query == b"hold":
             self.held.append(exchange)
-            exchange.on_left = lambda: self.left.append(exchange.path)
+            exchange.on_left = lambda: self.left.append(exchange.request.path)
         else:
-            exchange.reply(200, TEXT, exchange.body or exchange.path.encode())
+            exchange.reply(200, TEXT, exchange.body or exchange.request.path.encode())
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         exchange.reply(413, TEXT, str(error).encode())
@@ -155,6 +156,68 @@ async def test_pipelined_requests_of_both_kinds_are_answered_in_order(listening:
     )
     bodies = [(await client.reply())[2] for _ in range(5)]
     assert bodies == [b"1", b"asgi:2", b"3", b"asgi:", b"5"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_requests_with_heads_that_are_known_are_read_as_any_others_wherever_they_are_cut(
+    listening: Listening, seed: int
+) -> None:
+    """Once as they are, so that their heads are known; then many times, in pieces that end anywhere."""
+    kinds = [
+        (POST + b"content-length: 2\r\n\r\nhi", b"hi"),
+        (POST + b"content-length: 4\r\n\r\n\r\n\r\n", b"\r\n\r\n"),
+        (POST + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n", b"/echo"),
+        (POST + b"transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", b"hi"),
+        (b"GET /f/a%20b/call HTTP/1.1\r\nhost: a\r\n\r\n", b"/f/a b/call"),
+        (b"POST /other HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n2", b"asgi:2"),
+        (b"\r\nGET /echo HTTP/1.1\r\nhost: a\r\n\r\n", b"/echo"),
+        (POST + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\nhi", b"hi"),
+    ]
+    client, chance = await listening.connect(), random.Random(seed)
+    for request, body in kinds:
+        assert await client.ask(request) == (200, body)
+    chosen = chance.choices(kinds, k=40)
+    stream = b"".join(request for request, _ in chosen)
+    while stream:
+        size = chance.choice([1, 7, 50, 58, 60, 200])
+        client.send(stream[:size])
+        stream = stream[size:]
+        await client.writer.drain()
+        await asyncio.sleep(0)
+    assert [(await client.reply())[2] for _ in chosen] == [body for _, body in chosen]
+
+
+async def test_the_beginning_of_a_head_is_not_taken_for_the_head_before_it(listening: Listening) -> None:
+    client = await listening.connect()
+    await client.ask(b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n")
+    connection: Any = next(iter(listening.server.server_state.connections))
+    for size in (1, 10, 30):
+        assert await client.ask(b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n") == (200, b"/echo")
+        begun = b"GET /f/b/call HTTP/1.1\r\nhost: a\r\n\r\n"
+        client.send(begun[:size])
+        while connection.idle_since != BUSY:  # it arrives alone
+            await asyncio.sleep(0)
+        assert await client.ask(begun[size:]) == (200, b"/f/b/call")
+    other = await listening.connect()
+    assert await other.ask(begun) == (200, b"/f/b/call")
+
+
+async def test_a_client_that_expects_100_continue_hears_it_each_time(listening: Listening) -> None:
+    client = await listening.connect()
+    for _ in range(3):
+        client.send(POST + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\nhi")
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        assert (await client.reply())[2] == b"hi"
+
+
+def test_ever_new_heads_take_no_more_memory_than_a_bounded_number_of_them() -> None:
+    heads, head = Heads(), Head(Echo().routes().find(b"/echo", "GET"), Request("GET", "/echo", b""), True)
+    for number in range(3 * MAX_HEADS):
+        heads.keep(b"%d" % number, head, 0)
+        assert heads.find(b"%d" % number) is head
+    heads.keep(b"x" * (MAX_HEAD_BYTES + 1), head, 0)
+    assert heads.find(b"x" * (MAX_HEAD_BYTES + 1)) is None
+    assert sum(heads.find(b"%d" % number) is not None for number in range(3 * MAX_HEADS)) <= MAX_HEADS
 
 
 async def test_a_pipelined_call_waits_for_the_one_before_it(listening: Listening) -> None:

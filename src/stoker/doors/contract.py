@@ -18,13 +18,27 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 
+class Request:
+    """What the head of a request asks for; the same object for every request with the same head."""
+
+    __slots__ = ("function", "method", "path", "query")
+
+    def __init__(self, method: str, path: str, query: bytes) -> None:
+        """`path` is percent-decoded."""
+        self.method = method
+        self.path = path
+        self.query = query
+        self.function = ""
+        """The key of the function it calls, kept here by the door that has found it out."""
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path}>"
+
+
 class Exchange(Protocol):
     """One request on the fast route, its body complete, waiting for its one reply."""
 
-    method: str
-    path: str
-    """Percent-decoded."""
-    query: bytes
+    request: Request
     body: bytes
     received: float
     """When its first byte was read, on the monotonic clock."""

@@ -5,6 +5,9 @@ control and graceful stop uvicorn's. Where a request's path is a door's route, t
 request-response cycle is taken by a `FastExchange`: it collects the body and hands itself to the door
 by a plain call, with no task, no scope and no ASGI message on the way. Everything the parent does
 with "the current cycle" (pipelining, disconnects) works on either kind.
+
+Clients say the same head again and again, and how it was parsed does not change: `Heads` remembers it. A
+request that is wholly there, with a head that is known, is not parsed again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from stoker.doors.contract import Route
+from stoker.doors.contract import Request, Route
 from stoker.doors.crowd import BUSY, Idlers, Rests
 from stoker.doors.explanation import lines
 from stoker.errors import PayloadTooLarge
@@ -26,6 +29,9 @@ from stoker.errors import PayloadTooLarge
 MAX_DISCARDED = 16
 """A body larger than allowed is read to its end, so that the client hears the refusal; past this many
 times the allowed size the connection is closed instead."""
+END_OF_HEAD = b"\r\n\r\n"
+MAX_HEADS, MAX_HEAD_BYTES = 1024, 2048
+"""So many heads are remembered, none longer: 4 MB, where every client sends ever new ones."""
 HOP_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
 
 
@@ -53,76 +59,100 @@ class Routes:
         return route if route is not None and method in route.methods else None
 
 
+class Head:
+    """What the parser made of the head of a request."""
+
+    __slots__ = ("body_bytes", "keep_alive", "request", "route")
+
+    def __init__(self, route: Route, request: Request, keep_alive: bool) -> None:
+        self.route = route
+        self.request = request
+        self.keep_alive = keep_alive
+        self.body_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Head of {self.request!r} with {self.body_bytes} bytes>"
+
+
+class Heads:
+    """The heads that were parsed last, by their bytes; those of whole requests on fast routes alone."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+        self.find = self._known.get
+
+    def __repr__(self) -> str:
+        return f"<Heads, {len(self._known)} known>"
+
+    def keep(self, text: bytes, head: Head, body_bytes: int) -> None:
+        """Remember what was parsed of `text`, behind which so many bytes of a body followed."""
+        if len(text) <= MAX_HEAD_BYTES:
+            if len(self._known) >= MAX_HEADS:
+                self._known.clear()
+            head.body_bytes = body_bytes
+            self._known[text] = head
+
+
 class FastExchange:
     """One request on the fast route and its one reply; implements `doors.contract.Exchange`."""
 
     __slots__ = (
+        "_head",
         "_parts",
         "_protocol",
-        "_route",
         "_size",
         "body",
         "disconnected",
         "has_whole_body",
         "keep_alive",
         "message_event",
-        "method",
         "on_left",
-        "path",
-        "query",
         "received",
+        "request",
         "response_complete",
     )
 
-    def __init__(
-        self,
-        protocol: CallProtocol,
-        route: Route,
-        method: str,
-        path: str,
-        query: bytes,
-        received: float,
-        keep_alive: bool,
-    ) -> None:
+    def __init__(self, protocol: CallProtocol, head: Head, received: float) -> None:
         self._protocol = protocol
-        self._route = route
-        self._parts: list[bytes] = []
+        self._head = head
+        self._parts: list[bytes] | None = None
         self._size = 0
-        self.method = method
-        self.path = path
-        self.query = query
+        self.request = head.request
         self.body = b""
         self.received = received
         self.on_left: Callable[[], object] | None = None
         # What the parent reads and writes on a cycle:
-        self.keep_alive = keep_alive
+        self.keep_alive = head.keep_alive
         self.response_complete = False
         self.disconnected = False
-        self.message_event = NobodyWaits()
+        self.message_event = NOBODY
         self.has_whole_body = False
 
     def __repr__(self) -> str:
         state = "replied" if self.response_complete else "left" if self.disconnected else "open"
-        return f"<FastExchange {self.method} {self.path} {state}>"
+        return f"<FastExchange of {self.request!r} {state}>"
 
     def add(self, part: bytes, max_bytes: int) -> bool:
         """Keep a part of the body; past `max_bytes` only count. False when it is far too large."""
         self._size += len(part)
-        if self._size <= max_bytes:
-            self._parts.append(part)
+        if self._size > max_bytes:
+            self._parts = None
+        elif self._parts is None:
+            self._parts = [part]
         else:
-            self._parts.clear()
+            self._parts.append(part)
         return self._size <= max_bytes * MAX_DISCARDED
 
     def answer(self, max_bytes: int) -> None:
         """The body is complete and it is this request's turn."""
         if self._size > max_bytes:
             message = f"the event has {self._size} bytes, this node takes at most {max_bytes}"
-            self._route.refuse(self, PayloadTooLarge(message))
+            self._head.route.refuse(self, PayloadTooLarge(message))
             return
-        self.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._route.answer(self)
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            self.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._head.route.answer(self)
 
     def leave(self) -> None:
         """The connection is lost."""
@@ -139,12 +169,20 @@ class FastExchange:
         self._protocol.rest()
         self.reply(status, head, body)
 
+    def keep_in(self, heads: Heads, text: bytes, body: bytes) -> None:
+        """Remember the head of a request that was parsed, if it is `text`, and all that followed its body."""
+        if self.has_whole_body and self.body == body:
+            heads.keep(text, self._head, len(body))
+
 
 class NobodyWaits:
     """Stands where a cycle of the parent's has the event its ASGI application waits for."""
 
     def set(self) -> None:
         pass
+
+
+NOBODY = NobodyWaits()
 
 
 class CallProtocol(HttpToolsProtocol):
@@ -154,12 +192,18 @@ class CallProtocol(HttpToolsProtocol):
         self,
         *arguments: Any,
         routes: Routes,
+        heads: Heads,
         max_event_bytes: int,
         idlers: Idlers,
         rests: Rests,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self._heads = heads
+        self._begun = 0
+        """Requests that the parser has seen begin."""
+        self._is_between = True
+        """The parser has none that has begun and not ended."""
         self._rests = rests
         self._is_resting = self._is_going_on = False
         self._idlers = idlers
@@ -179,16 +223,49 @@ class CallProtocol(HttpToolsProtocol):
     # What the parser calls
 
     def data_received(self, data: bytes) -> None:
-        self._received = time.monotonic()
+        self._received = received = time.monotonic()
         self.idle_since = BUSY
+        if not self._is_between:
+            self._parse(data)
+            return
+        text, _, body = data.partition(END_OF_HEAD)
+        head = self._heads.find(text)
+        if head is not None and head.body_bytes == len(body) and self._is_free():
+            exchange: Any = FastExchange(self, head, received)
+            exchange.body = body
+            self.cycle = exchange
+            head.route.answer(exchange)
+            return
+        begun = self._begun + 1
+        is_one = self._parse(data) and self._begun == begun
+        self._remember(text, body, is_one and not self.expect_100_continue)
+
+    def _remember(self, text: bytes, body: bytes, is_one: bool) -> None:
+        """Keep the head of what was just parsed, where that was one request, and all of it."""
+        cycle: Any = self.cycle
+        if is_one and self._is_between and isinstance(cycle, FastExchange):
+            cycle.keep_in(self._heads, text, body)
+
+    def _is_free(self) -> bool:
+        """Whether a request that comes now is answered now."""
+        before: Any = self.cycle
+        return not self._is_resting and (before is None or before.response_complete)
+
+    def _parse(self, data: bytes) -> bool:
+        """Whether it was what it should be."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._decline_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
+        else:
+            return True
+        return False
 
     def on_message_begin(self) -> None:
+        self._begun += 1
+        self._is_between = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -212,18 +289,12 @@ class CallProtocol(HttpToolsProtocol):
             self._begin_asgi()
             return
         path = raw_path.decode("ascii", "replace")
-        before: Any = self.cycle
-        exchange: Any = FastExchange(
-            self,
-            route,
-            method,
-            urllib.parse.unquote(path) if "%" in path else path,
-            query,
-            self._received,
-            self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
-        )
+        request = Request(method, urllib.parse.unquote(path) if "%" in path else path, query)
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        is_free = self._is_free()
+        exchange: Any = FastExchange(self, Head(route, request, keep_alive), self._received)
         self.cycle = exchange
-        if self._is_resting or (before is not None and not before.response_complete):
+        if not is_free:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
         elif self.expect_100_continue:
@@ -243,6 +314,7 @@ class CallProtocol(HttpToolsProtocol):
                 cycle.answer(self._max_event_bytes)
 
     def on_message_complete(self) -> None:
+        self._is_between = True
         if self._is_upgrade_offered:
             return
         cycle: Any = self.cycle
@@ -338,7 +410,7 @@ class CallProtocol(HttpToolsProtocol):
         """Head and body in one write (two would wait for each other's acknowledgement)."""
         length = b"content-length: %d\r\n" % len(body)
         end = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
-        sent = b"" if exchange.method == "HEAD" else body
+        sent = b"" if exchange.request.method == "HEAD" else body
         usual = self.server_state.default_headers
         if usual is not self._default_headers:  # uvicorn makes a new list of them each second
             self._default_headers, self._default_lines = usual, lines(usual)
@@ -350,11 +422,17 @@ class CallProtocol(HttpToolsProtocol):
 
 def protocol_factory(routes: Routes, max_event_bytes: int) -> Callable[..., CallProtocol]:
     """What uvicorn calls for each connection."""
-    idlers, rests = Idlers(), Rests()
+    heads, idlers, rests = Heads(), Idlers(), Rests()
 
     def make(*arguments: Any, **options: Any) -> CallProtocol:
         return CallProtocol(
-            *arguments, routes=routes, max_event_bytes=max_event_bytes, idlers=idlers, rests=rests, **options
+            *arguments,
+            routes=routes,
+            heads=heads,
+            max_event_bytes=max_event_bytes,
+            idlers=idlers,
+            rests=rests,
+            **options,
         )
 
     return make

@@ -14,7 +14,7 @@ from stoker.types import FunctionError, Invocation, Outcome, Reuse, Source, Stat
 
 def send(node: CannedNode, method: str, target: str, body: bytes = b"") -> Paper:
     paper = Paper(method, target, body)
-    route = next(route for route in Door(node).routes() if route.path == paper.path)
+    route = next(route for route in Door(node).routes() if route.path == paper.request.path)
     assert method in route.methods
     route.answer(paper)
     return paper

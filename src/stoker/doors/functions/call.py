@@ -33,14 +33,20 @@ class Caller:
 
     def answer(self, exchange: Exchange) -> None:
         """Start the call that this request asks for; it replies when it settles."""
-        ref = exchange.path[_BEFORE:_AFTER]
-        if is_id(ref):
-            task = asyncio.get_running_loop().create_task(self._answer_by_id(exchange, ref))
-            exchange.on_left = task.cancel
-            self._resolving.add(task)
-            task.add_done_callback(self._resolving.discard)
-        else:
-            self._start(exchange, ref)
+        request = exchange.request
+        if not request.function:
+            ref = request.path[_BEFORE:_AFTER]
+            if is_id(ref):
+                self._resolve(exchange, ref)
+                return
+            request.function = f"{CATALOG}/{ref}"
+        self._start(exchange, request.function)
+
+    def _resolve(self, exchange: Exchange, ref: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer_by_id(exchange, ref))
+        exchange.on_left = task.cancel
+        self._resolving.add(task)
+        task.add_done_callback(self._resolving.discard)
 
     async def _answer_by_id(self, exchange: Exchange, ref: str) -> None:
         """An id costs a look into the records; a name costs nothing."""
@@ -49,10 +55,9 @@ class Caller:
         except NodeError as error:
             self.refuse(exchange, error)
         else:
-            self._start(exchange, name)
+            self._start(exchange, f"{CATALOG}/{name}")
 
-    def _start(self, exchange: Exchange, name: str) -> None:
-        function = f"{CATALOG}/{name}"
+    def _start(self, exchange: Exchange, function: str) -> None:
         try:
             ticket = self._node.admit(function, exchange.received)
         except NodeError as refusal:

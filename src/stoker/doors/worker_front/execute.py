@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stoker.node import Node
 
 CATALOG = "front"
+BEFORE = f"{CATALOG}/"
 EMPTY_EVENT = b"{}"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -39,13 +40,15 @@ class Execute:
 
     def answer(self, exchange: Exchange) -> None:
         """Start the call that this request asks for; it replies when it settles."""
+        request = exchange.request
         try:
-            name = function_name(exchange.query)
-            body = event(exchange.method, exchange.body)
+            if not request.function:
+                request.function = f"{CATALOG}/{function_name(request.query)}"
+            body = event(request.method, exchange.body)
         except NodeError as error:
             self.refuse(exchange, error)
             return
-        function = f"{CATALOG}/{name}"
+        function = request.function
         try:
             ticket = self._node.admit(function, exchange.received)
         except NodeError as refusal:
@@ -61,7 +64,7 @@ class Execute:
             reuse=Reuse.SANDBOX if state.using_rest_mode else Reuse.NONE,
             keep_s=float(state.rest_container_life_time) if state.using_rest_mode else None,
         )
-        pending = _Pending(exchange, name, invocation.id)
+        pending = _Pending(exchange, function.removeprefix(BEFORE), invocation.id)
         call = self._node.call(invocation, ticket, pending.settle)
         pending.phases = call.phases
         exchange.on_left = call.leave
