@@ -123,7 +123,8 @@ def a_thread_outlives_the_answer(event):
 
 def idle_first_process(event):
     """Its first process, which tells of ends, gets time only when nobody else wants it."""
-    for priority in ((os.PRIO_PROCESS, 1, 19), (os.PRIO_USER, 0, 19)):
+    # Without walls the user is that of every node on the machine, of other tests and of strangers too.
+    for priority in ((os.PRIO_PROCESS, 1, 19), (os.PRIO_USER, 0, 19))[: 2 if event["walls"] else 1]:
         try:
             os.setpriority(*priority)
         except OSError:
