@@ -48,6 +48,7 @@ _PREAD, _MMAP, _MUNMAP, _BRK, _SIGACTION, _SIGPROCMASK, _ALTSTACK = 17, 9, 11, 1
 _CLOSE, _OPENAT, _MADVISE = 3, 257, 28
 _AT_FDCWD, _SIG_SETMASK, _WIPE_ON_FORK = -100, 2, 18
 _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE, _DROPPABLE = 0x02, 0x10, 0x20, 0x4000, 0x08
+_READ, _EXECUTE = 1, 4
 _PRESENT, _SWAPPED, _OF_A_FILE = 1 << 63, 1 << 62, 1 << 61
 _ADD_SEALS, _ALL_SEALS = 1033, 0b1111  # no more seals, no shrinking, no growing, no writing
 _SMALL_BYTES = 256 * 1024  # a file of which less is mapped is copied: that costs memory, but opening it time
@@ -333,22 +334,20 @@ class _Writer:
         return any(entry & is_there and not entry & _OF_A_FILE for entry in self._pages(area))
 
     def _keep(self, start: int, end: int, protection: int) -> None:
-        at = self._copy(start, end)
-        last = self._lines[-1] if self._lines else ()
-        if (
-            last[:1] == (_MMAP,)
-            and last[1] + last[2] == start
-            and last[3:]
-            == (
-                protection,
-                _PRIVATE | _FIXED,
-                FILE_FD,
-                at - last[2],
-            )
-        ):
-            self._lines[-1] = (*last[:2], last[2] + end - start, *last[3:])
-            return
-        self._line(_MMAP, start, end - start, protection, _PRIVATE | _FIXED, FILE_FD, at)
+        self._map(start, end, protection, FILE_FD, self._copy(start, end))
+
+    def _map(self, start: int, end: int, protection: int, file: int, at: int) -> None:
+        """Of a file; with what was mapped just before where that goes on here, for every piece takes time.
+
+        What is read goes with what is executed beside it, as linkers laid them out for decades; what may be
+        written to never does.
+        """
+        _, before, size, allowed, *rest = self._lines[-1] if self._lines else (0,) * 7
+        is_more = before + size == start and rest == [_PRIVATE | _FIXED, file, at - size]
+        if is_more and (allowed == protection or {allowed, protection} == {_READ, _READ | _EXECUTE}):
+            self._lines[-1] = (_MMAP, before, size + end - start, allowed | protection, *rest)
+        else:
+            self._line(_MMAP, start, end - start, protection, _PRIVATE | _FIXED, file, at)
 
     def _copy(self, start: int, end: int) -> int:
         """Put these pages into the file; where they are in it."""
@@ -375,8 +374,7 @@ class _Writer:
             self._lines.append((_OPENAT, _AT_FDCWD, ~len(self._texts), os.O_RDONLY | os.O_CLOEXEC, 0, 0, 0))
             self._texts += os.fsencode(area.path) + b"\0"
             self._opened = area.path
-        size = area.end - area.start
-        self._line(_MMAP, area.start, size, area.protection, _PRIVATE | _FIXED, OPENED_FD, area.offset)
+        self._map(area.start, area.end, area.protection, OPENED_FD, area.offset)
 
     def _close_opened(self) -> None:
         if self._opened:
