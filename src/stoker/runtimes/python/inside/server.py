@@ -13,22 +13,24 @@ PRELOADED = ("collections", "datetime", "functools", "math", "random", "re", "tr
 """What nearly every function, or the server itself, imports sooner or later: a zygote does it first."""
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-_serving = __import__("stoker_server.serving", fromlist=["serve"])
+_serving = __import__("stoker_server.serving", fromlist=["Server"])
+_streams = __import__("stoker_server.streams", fromlist=["install"])
 _anchoring = __import__("stoker_server.anchor", fromlist=["reserve"])
-_rehearsal = __import__("stoker_server.rehearsal", fromlist=["rehearse"])
+_rehearsal = __import__("stoker_server.rehearsal", fromlist=["rehearse_lives"])
 sys.path.pop(0)
 
 
 def serve(channel_fd: int) -> None:
     """Answer the frames of `docs/wire.md` on this descriptor; never returns."""
-    _serving.serve(channel_fd, _anchor)
+    _server.serve(channel_fd)
 
 
-_anchor = None
 if __name__ == "__main__":
-    serve(3)
+    _streams.install()
+    _serving.Server(None).serve(3)
 for _name in PRELOADED:
     __import__(_name)
-_anchor = _anchoring.reserve()
-# What it makes for good (caches, specialised code) is made once, and shared.
-_rehearsal.rehearse(lambda channel: _serving.load_and_serve(channel, _anchor))
+_streams.install_ahead()
+_server = _serving.Server(_anchoring.reserve())
+# What they make for good (streams, caches, specialised code) is made once, and shared.
+_rehearsal.rehearse_lives(_server.converse)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# By its own name: what `socket` adds to it takes a start longer than all of this.
+import _socket
 import json
 import os
 import struct
@@ -41,8 +43,6 @@ class Channel:
 
     def receive_with_file(self) -> tuple[tuple[int, int, bytes], int]:
         """Wait for the first frame; with the file that came with it, or -1."""
-        import _socket
-
         line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.fd)
         try:
             self._buffer, rights, _, _ = line.recvmsg(CHUNK, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
@@ -54,8 +54,6 @@ class Channel:
         return self.receive(), struct.unpack("=i", rights[0][2][:4])[0] if rights else -1
 
     def send_with_file(self, data: bytes, file: int) -> None:
-        import _socket
-
         line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.fd)
         line.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=i", file))])
         line.detach()

@@ -70,7 +70,7 @@ def fork(function: Function, not_its: Iterable[int]) -> Child:
     (order, ordering), *outward = pipes
     readings, writings = [reading for reading, _ in outward], [writing for _, writing in outward]
     if pid == 0:
-        with leaving.process_ends():
+        with leaving.ProcessEnds():
             _close((ordering, *readings, *not_its))
             _live(function, order, *writings)
     _close((order, *writings))

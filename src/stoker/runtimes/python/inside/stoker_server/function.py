@@ -22,6 +22,15 @@ _LEFT = struct.Struct("!I")
 _PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Made once, before any fork. They change no more.
+_DECODER: Any = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 class BadEvent(ValueError):
     """The event is not JSON."""
 
@@ -61,8 +70,6 @@ class Function:
         prepare_process(load["code"], load["environment"])
         self.plain_handler = find_handler(load["code"], load["handler"], self.teller)
         self.handler: Handler = adapt(self.plain_handler)
-        self._decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant)
-        self._encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
     def answer(self, number: int, payload: bytes) -> bytes:
         """Run the handler; the frame that ends the call. Raises SystemExit when the handler does."""
@@ -105,10 +112,10 @@ class Function:
     def _decode(self, text: str) -> Any:
         """A JSON text. The decoder looks for white space around it first, and that takes longer."""
         try:
-            event, end = self._decoder.scan_once(text, 0)
+            event, end = _DECODER.scan_once(text, 0)
         except StopIteration:
             end = -1
-        return event if end == len(text) else self._decoder.decode(text)
+        return event if end == len(text) else _DECODER.decode(text)
 
     def write_value(self, number: int, run_ns: int, cpu_ns: int, value: Any) -> bytes:
         """The frame for what the handler returned."""
@@ -124,7 +131,7 @@ class Function:
 
     def _to_json(self, value: Any) -> bytes:
         try:
-            return self._encode(value).encode()
+            return _ENCODER.encode(value).encode()
         except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it, UTF-8 cannot
             return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
@@ -138,7 +145,3 @@ def wait_on_new_loop(awaitable: Any) -> Any:
         return loop.run_until_complete(awaitable)
     finally:
         loop.close()
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

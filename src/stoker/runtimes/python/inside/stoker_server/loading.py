@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Any, Any], Any]
 
-DEPENDENCIES = os.path.join(".stoker", "deps")
+DEPENDENCIES = ".stoker/deps"
 _TAKES_ANY_NUMBER = 0x04  # inspect.CO_VARARGS, without importing inspect
 
 
 def prepare_process(code: str, environment: dict[str, str]) -> None:
     """Make this process the function's: its folder, its modules first, its environment."""
-    os.environ.update(environment)
+    if environment:
+        os.environ.update(environment)
     if "TZ" in environment:
         time.tzset()
-    sys.path[:0] = [code, os.path.join(code, DEPENDENCIES)]
+    sys.path[:0] = [code, f"{code}/{DEPENDENCIES}"]
     sys.argv = [code]
     sys.dont_write_bytecode = True
     os.chdir(code)
-    _restore_exit()
 
 
-def _restore_exit() -> None:
+def restore_exit() -> None:
     """`exit` and `quit` come from the module `site`, which is not run here; functions call them."""
     from _sitebuiltins import Quitter
 

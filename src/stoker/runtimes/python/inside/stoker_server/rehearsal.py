@@ -15,6 +15,8 @@ sandbox has less of its own.
 
 from __future__ import annotations
 
+import _socket
+import gc
 import json
 import marshal
 import os
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "standin")
 MODULE = "stoker_standin"
+LIVES = 10  # Python 3.11 rewrites a function's code at its eighth call; later versions do so at once
 WAIT_MS = 1  # where a function has been asked for already, LOAD is here by then
 WORDS = {
     "wire": WIRE,
@@ -65,6 +68,17 @@ def rehearse_unless_asked(channel_fd: int, serve: Callable[[Channel], None]) -> 
         rehearse(serve)
 
 
+def rehearse_lives(converse: Callable[[Channel], None]) -> None:
+    """In a zygote: go through all that its children do, from birth on, until nothing of it is new."""
+    import ctypes
+
+    gc.collect()
+    for _ in range(LIVES):
+        ctypes.pythonapi.PyOS_BeforeFork()
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        rehearse(converse)
+
+
 def rehearse(serve: Callable[[Channel], None]) -> None:
     """Have the stand-in loaded and called by `serve`. Leaves no trace but in memory."""
     path, arguments, folder = list(sys.path), sys.argv, os.getcwd()
@@ -81,8 +95,6 @@ def rehearse(serve: Callable[[Channel], None]) -> None:
 
 def _play(serve: Callable[[Channel], None]) -> None:
     """Be told to load and to run, and that there is no more; nobody hears what is answered."""
-    import _socket
-
     node, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     node.send(write_frame(LOAD, 0, json.dumps(WORDS).encode()) + write_frame(CALL, 1, EVENT))
     node.shutdown(_socket.SHUT_WR)

@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 
-from . import leaving, rehearsal, serial, streams
+from . import leaving, loading, rehearsal, serial, streams
 from .channel import HELLO, LOAD, LOADED, WIRE, Channel, has_permits, write_error, write_frame
 from .failures import LoadFailed
 from .function import Function
@@ -21,35 +21,46 @@ if TYPE_CHECKING:
     from .anchor import Anchor
 
 AFRESH, THAWED = b"\0", b"\1"  # how a function was loaded
+_DECODER = json.JSONDecoder()  # `json.loads` would look for the encoding first
 _BEGAN = struct.Struct("=Q")
 
 
-def serve(channel_fd: int, anchor: Anchor | None) -> None:
-    """Answer frames until the node closes the stream or the function ends the process; never returns."""
-    with leaving.process_ends():
-        _greet_and_serve(Channel(channel_fd), anchor)
+class Server:
+    """What is the same in every process that is forked from this one, made once."""
+
+    def __init__(self, anchor: Anchor | None) -> None:
+        faulthandler.enable()
+        loading.restore_exit()
+        self._anchor = anchor
+        self._hello, self._queueing_hello = _write_hello(False), _write_hello(True)
+
+    def serve(self, channel_fd: int) -> None:
+        """Answer frames until the node closes the stream or the function ends the process; never returns."""
+        with leaving.ProcessEnds():
+            self.converse(Channel(channel_fd))
+
+    def converse(self, channel: Channel) -> None:
+        """Greet, load what is asked for and answer until the end of the stream, which it raises."""
+        channel.send(self._queueing_hello if has_permits() else self._hello)
+        os.set_inheritable(channel.fd, False)
+        rehearsal.rehearse_unless_asked(channel.fd, self.load_and_serve)
+        self.load_and_serve(channel)
+
+    def load_and_serve(self, channel: Channel) -> None:
+        """Load what the first frame says, and answer calls until the end of the stream, which it raises."""
+        load = _receive_load(channel, self._anchor)
+        if _is_shared(load):
+            from . import routing
+
+            routing.install()  # before the function's modules keep hold of the streams that are there
+        function = _load(channel, load, self._anchor)
+        _serve_calls(channel, function, load)
 
 
-def _greet_and_serve(channel: Channel, anchor: Anchor | None) -> None:
+def _write_hello(queues: bool) -> bytes:
     version = ".".join(map(str, sys.version_info[:3]))
-    hello = {"wire": WIRE, "runtime": "python", "version": version, "queues": has_permits()}
-    channel.send(write_frame(HELLO, 0, json.dumps(hello).encode()))
-    os.set_inheritable(channel.fd, False)
-    streams.install()
-    faulthandler.enable()
-    rehearsal.rehearse_unless_asked(channel.fd, lambda stage: load_and_serve(stage, anchor))
-    load_and_serve(channel, anchor)
-
-
-def load_and_serve(channel: Channel, anchor: Anchor | None) -> None:
-    """Load what the first frame says, and answer calls until the end of the stream, which it raises."""
-    load = _receive_load(channel, anchor)
-    if _is_shared(load):
-        from . import routing
-
-        routing.install()  # before the function's modules keep hold of the streams that are there
-    function = _load(channel, load, anchor)
-    _serve_calls(channel, function, load)
+    hello = {"wire": WIRE, "runtime": "python", "version": version, "queues": queues}
+    return write_frame(HELLO, 0, json.dumps(hello).encode())
 
 
 def _is_shared(load: dict[str, Any]) -> bool:
@@ -60,7 +71,7 @@ def _receive_load(channel: Channel, anchor: Anchor | None) -> dict[str, Any]:
     """What to load; where it came with a function that is loaded already, this process becomes that."""
     (kind, _, payload), file = (channel.receive(), -1) if anchor is None else channel.receive_with_file()
     began_ns = time.monotonic_ns()
-    load: dict[str, Any] = json.loads(payload) if kind == LOAD else {}
+    load: dict[str, Any] = _DECODER.decode(payload.decode()) if kind == LOAD else {}
     if load.get("wire") != WIRE:
         sys.exit(leaving.PROTOCOL_ERROR)
     if anchor is not None and file >= 0:

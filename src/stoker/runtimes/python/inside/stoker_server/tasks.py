@@ -44,12 +44,12 @@ class _Calls:
         self._running: dict[int, asyncio.Task[None]] = {}
 
     def read(self) -> None:
-        with leaving.process_fails():
+        with leaving.ProcessFails():
             self._channel.fill()
             self.take_frames()
 
     def take_frames(self) -> None:
-        with leaving.process_fails():
+        with leaving.ProcessFails():
             frame = self._channel.take()
             while frame is not None:
                 self._receive(*frame)
@@ -72,7 +72,7 @@ class _Calls:
     async def _serve(self, number: int, payload: bytes) -> None:
         output = routing.current_output.get()
         assert output is not None
-        with leaving.process_fails():
+        with leaving.ProcessFails():
             try:
                 frame = await self._answer(number, payload)
             finally:

@@ -43,7 +43,7 @@ class _Turns:
 
     def work(self) -> None:
         """One thread's life. What ends it ends the process."""
-        with leaving.process_ends():
+        with leaving.ProcessEnds():
             while True:
                 with self._turn:
                     kind, number, payload = self._channel.receive()
