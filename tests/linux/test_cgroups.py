@@ -72,14 +72,16 @@ def test_a_group_bounds_counts_and_goes(groups: Groups) -> None:
     group.bound(Bounds(memory_bytes=64 * MEBIBYTE, pids=10, millicpus=500))
     process = sleeper(group.joining())
     assert group.processes() == {process.pid}
-    counts = group.counts()
+    gauges = group.gauges()
+    counts = gauges.counts()
     assert counts.oom_kills == 0
     assert counts.memory_peak_bytes is None or 0 < counts.memory_peak_bytes < 64 * MEBIBYTE
     process.kill()
     process.wait()
     group.remove()
     group.remove()
-    assert group.counts() == Counts()
+    assert gauges.counts() == Counts()
+    gauges.close()
 
 
 def test_a_counter_that_is_kept_open_tells_nothing_once_its_group_has_gone(groups: Groups) -> None:
@@ -111,10 +113,23 @@ def test_counters_are_found_by_their_field_and_in_their_unit(
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    gauges = Gauges([(tmp_path, counter) for counter in counters])
-    counts = Counts(*(gauges.read(which) for which in range(4)))
+    opened = {which: os.open(tmp_path / counter.file, os.O_RDONLY) for which, counter in enumerate(counters)}
+    gauges = Gauges(counters, opened)
+    told = Counts(oom_kills=2, forks_refused=5, memory_peak_bytes=4096, cpu_ns=7000)
+    assert gauges.counts() == told
     gauges.close()
-    assert counts == Counts(oom_kills=2, forks_refused=5, memory_peak_bytes=4096, cpu_ns=7000)
+
+
+def test_who_is_given_some_counters_reads_those_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "pids.events").write_text("max 5\n")
+    (tmp_path / "cpuacct.usage").write_text("7000\n")
+    opened = {
+        which: os.open(tmp_path / COUNTERS_V1[which].file, os.O_RDONLY) for which in (FORKS_REFUSED, CPU)
+    }
+    which, descriptors = Gauges(COUNTERS_V1, opened).told()
+    given = Gauges.of(COUNTERS_V1, which, list(descriptors))
+    assert given.counts() == Counts(forks_refused=5, cpu_ns=7000)
+    given.close()
 
 
 def test_bounds_can_be_raised_and_lowered(groups: Groups, node_id: str) -> None:
@@ -163,7 +178,7 @@ def test_without_any_tree_nothing_is_bounded_and_nothing_fails(node_id: str) -> 
     group = groups.group("one")
     group.make()
     group.bound(Bounds(memory_bytes=MEBIBYTE, pids=1, millicpus=1))
-    assert (group.joining(), group.counts(), group.processes()) == ([], Counts(), set())
+    assert (group.joining(), group.gauges().counts(), group.processes()) == ([], Counts(), set())
     group.remove()
     groups.sweep()
 

@@ -14,6 +14,7 @@ import pytest
 from stoker.linux.permits import make_permits
 from stoker.pool.groups import STUCK_S
 from stoker.pool.live import SMALL_READS, Live
+from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
 from stoker.runtimes.wire import HEADER, HELLO, LOADED, PERMIT, RESULT
 from stoker.sandboxes.contract import Sandbox
@@ -43,8 +44,10 @@ class Pipes(Sandbox):
         self.stderr, self.complains = os.pipe2(os.O_NONBLOCK)
         self.ended = asyncio.get_running_loop().create_future()
         self.permits, self.begun = make_permits()
+        self.readers = Readers()
 
     async def destroy(self) -> None:
+        self.readers.close()
         self.inside.close()
         for descriptor in (self.stdout, self.stderr, self.complains, self.permits, self.begun):
             os.close(descriptor)
@@ -101,7 +104,7 @@ async def test_who_writes_byte_by_byte_and_closes_is_read_to_the_end(pipes: Pipe
     """The end may be seen while the stream is left alone for a moment; it is over then, not read again."""
     live, reader = Live("pipes", pipes, LOAD, on_end=lambda: None), Reader()
     with nothing_wrong():
-        await live.connect()
+        await live.connect(pipes.readers)
         live.enter(reader, bytes(16), 1000, b"{}", runs_at_once=True)
         for count in range(1, SMALL_READS + 1):
             os.write(pipes.writes, b"x")
@@ -119,8 +122,11 @@ async def test_who_writes_byte_by_byte_and_closes_is_read_to_the_end(pipes: Pipe
 async def queue(pipes: Pipes, calls: int) -> tuple[Live, list[Reader]]:
     """One call that runs, and behind it some that queue and have been sent in."""
     os.close(pipes.writes)
-    live, readers = Live("pipes", pipes, LOAD, on_end=lambda: None), [Reader() for _ in range(1 + calls)]
-    await live.connect()
+    live, readers = (
+        Live("pipes", pipes, LOAD, on_end=lambda: None),
+        [Reader() for _ in range(1 + calls)],
+    )
+    await live.connect(pipes.readers)
     live.enter(readers[0], bytes(16), 1000, b"{}", runs_at_once=True)
     for reader in readers[1:]:
         live.enter(reader, bytes(16), 1000, b"{}", runs_at_once=False)
@@ -160,8 +166,11 @@ async def test_what_is_written_before_answers_that_come_together_is_found_by_one
             live.drain()
             live.leave(self.number, has_answered=True)
 
-    live, readers = Live("pipes", pipes, LOAD, on_end=lambda: None), [Answered() for _ in range(3)]
-    await live.connect()
+    live, readers = (
+        Live("pipes", pipes, LOAD, on_end=lambda: None),
+        [Answered() for _ in range(3)],
+    )
+    await live.connect(pipes.readers)
     hello = b'{"wire": 1, "runtime": "python", "version": "3.11.2", "queues": true}'
     pipes.inside.send(HEADER.pack(len(hello), HELLO, 0) + hello + HEADER.pack(8, LOADED, 0) + bytes(8))
     await until(lambda: live.loaded_at > 0)

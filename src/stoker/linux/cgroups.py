@@ -21,10 +21,11 @@ import errno
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stoker.linux.gauges import COUNTERS_V1, COUNTERS_V2, Counts, Gauges
+from stoker.linux.gauges import COUNTERS_V1, COUNTERS_V2, Counter, Gauges
 from stoker.linux.processes import describe, kill_and_wait
 
 WANTED = ("memory", "pids", "cpu", "cpuacct")
@@ -96,23 +97,21 @@ class Group:
             write(folder, tree.controllers, bounds)
 
     def gauges(self) -> Gauges:
-        """Its counters, to be read often; the caller closes them."""
+        """Its counters, as far as there are any; the caller closes them."""
         counters = COUNTERS_V2 if self.is_version_2 else COUNTERS_V1
-        return Gauges([(self._folder_of(counter.controller), counter) for counter in counters])
+        opened: dict[int, int] = {}
+        for which, counter in enumerate(counters):
+            folder = self._folder_of(counter.controller)
+            if folder is not None:
+                with suppress(FileNotFoundError):  # older kernels do not count all of them
+                    opened[which] = os.open(f"{folder}/{counter.file}", os.O_RDONLY)
+        return Gauges(counters, opened)
 
     def _folder_of(self, controller: str) -> str | None:
         for tree, folder in zip(self._trees, self._folders, strict=True):
             if controller in tree.controllers:
                 return folder
         return None
-
-    def counts(self) -> Counts:
-        """Peak, processor time, memory kills and refused forks so far."""
-        gauges = self.gauges()
-        try:
-            return Counts(*(gauges.read(which) for which in range(len(Counts._fields))))
-        finally:
-            gauges.close()
 
     def held_bytes(self) -> int | None:
         """Memory charged to it now, a file that is asked seldom; None where it is not counted."""
@@ -261,6 +260,11 @@ class Groups:
     @property
     def controllers(self) -> frozenset[str]:
         return frozenset().union(*(tree.controllers for tree in self.trees))
+
+    @property
+    def counters(self) -> tuple[Counter, ...]:
+        """What the gauges of each group of ours tell."""
+        return COUNTERS_V2 if any(tree.version == 2 for tree in self.trees) else COUNTERS_V1
 
     @property
     def counts_use(self) -> bool:

@@ -49,34 +49,46 @@ OOM_KILLS, FORKS_REFUSED, MEMORY_PEAK, CPU = range(4)
 
 
 class Gauges:
-    """A group's counters, each kept open once it was read: a second look costs one `pread`."""
+    """A group's counters, each open: a look costs one `pread`, also of who was given the descriptors."""
 
-    def __init__(self, places: list[tuple[str | None, Counter]]) -> None:
-        self._places = places
-        self._open: dict[int, int] = {}
+    def __init__(self, counters: tuple[Counter, ...], opened: dict[int, int]) -> None:
+        """`opened`: descriptors of the files of some of the counters, by their place; ours from here on."""
+        self._counters = counters
+        self._opened = opened
 
     def __repr__(self) -> str:
-        folders = sorted({folder or "nowhere" for folder, _ in self._places})
-        return f"<Gauges of {', '.join(folders)}, {len(self._open)} open>"
+        return f"<Gauges, {len(self._opened)} open>"
+
+    def told(self) -> tuple[int, tuple[int, ...]]:
+        """Which there are, a bit for each, and their descriptors in order."""
+        return sum(1 << which for which in self._opened), tuple(self._opened.values())
+
+    @classmethod
+    def of(cls, counters: tuple[Counter, ...], which: int, descriptors: list[int]) -> Gauges:
+        """As they were `told`."""
+        there = [place for place in range(len(counters)) if which >> place & 1]
+        return cls(counters, dict(zip(there, descriptors, strict=True)))
 
     def read(self, which: int) -> int | None:
         """One counter; None when the machine does not count it, or the group has gone."""
-        folder, counter = self._places[which]
-        if folder is None:
+        descriptor = self._opened.get(which)
+        if descriptor is None:
             return None
         try:
-            if which not in self._open:
-                self._open[which] = os.open(f"{folder}/{counter.file}", os.O_RDONLY)
-            text = os.pread(self._open[which], 4096, 0).decode()
+            text = os.pread(descriptor, 4096, 0).decode()
         except OSError:
             return None
+        counter = self._counters[which]
         number = _field(text, counter.field) if counter.field else int(text)
         return None if number is None else number * counter.unit
 
+    def counts(self) -> Counts:
+        return Counts(*(self.read(which) for which in range(len(Counts._fields))))
+
     def close(self) -> None:
         """Idempotent."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        while self._opened:
+            os.close(self._opened.popitem()[1])
 
 
 def _field(text: str, name: str) -> int | None:

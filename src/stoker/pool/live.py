@@ -18,6 +18,7 @@ from typing import Protocol
 
 from stoker.pool.groups import STUCK_S
 from stoker.pool.meter import Meter
+from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
 from stoker.runtimes.wire import PERMIT, CallListener, Session, write_load
 from stoker.sandboxes.contract import Sandbox
@@ -81,6 +82,7 @@ class Live:
         self._on_end = on_end
         self._on_queues = on_queues
         self._on_load = on_load
+        self._readers: Readers | None = None
         self._poll = select.poll()
         self._fds = (sandbox.stdout, sandbox.stderr)
         self._unread: list[int] = []
@@ -100,8 +102,12 @@ class Live:
     def __repr__(self) -> str:
         return f"<Live {self.sandbox.id} {'over' if self._is_over else 'up'} {len(self.guests)} inside>"
 
-    async def connect(self) -> None:
-        """Start the conversation and tell the runtime what to load. Calls may enter from `on_up` on."""
+    async def connect(self, readers: Readers) -> None:
+        """Start the conversation and tell the runtime what to load. Calls may enter from `on_up` on.
+
+        `readers` read the pipes.
+        """
+        self._readers = readers
         # Urgent bytes lie in the stream as all others do; else they would wake us and could not be read.
         self.sandbox.channel.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         if self._zygote is not None:  # sent before the transport is there, which can send bytes alone
@@ -112,17 +118,11 @@ class Live:
         for fd in self._fds:
             self._poll.register(fd, select.POLLIN)
         self._unread += self._fds
-        self._loop.call_soon(self._settle_in)
+        self._loop.call_soon(self._read_on)  # a first call that is waiting has gone in by then
         self.sandbox.ended.add_done_callback(self._sandbox_ended)
         if not self.sandbox.is_opened:
             self.session.load(self._load, self._sent)
         self._on_up()
-
-    def _settle_in(self) -> None:
-        """Do what has time until the code is loaded: a first call that is waiting has gone in by now."""
-        if not self._is_over:
-            self._read_on()
-            self.meter.look()
 
     def enter(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes, runs_at_once: bool) -> int:
         """Send a call in, to run at once or after those inside; returns its number here."""
@@ -246,10 +246,9 @@ class Live:
         except BlockingIOError:
             return
         if not data:
-            self._loop.remove_reader(fd)
+            self._leave_unread(fd)
+            self._unread.remove(fd)
             self._poll.unregister(fd)
-            if fd in self._unread:
-                self._unread.remove(fd)
             return
         stream = 1 if fd == self._fds[0] else 2
         guest = next(iter(self.guests.values()), None)
@@ -272,19 +271,21 @@ class Live:
             self._loop.call_later(REST_S, self._read_on)
 
     def _read_on(self) -> None:
-        while self._unread and not self._is_over:
+        while self._readers is not None and self._unread and not self._is_over:
             fd = self._unread.pop()
-            self._loop.add_reader(fd, self._read, fd)
+            self._readers.add(fd, self._read)
 
     def _leave_unread(self, fd: int) -> None:
         """Who writes on without a call waits for the next one, instead of having the node read for ever."""
         if fd not in self._unread:
-            self._loop.remove_reader(fd)
+            self._stop_reading(fd)
             self._unread.append(fd)
 
-    def _stop_reading(self) -> None:
-        for fd in self._fds:
-            self._loop.remove_reader(fd)
+    def _stop_reading(self, *fds: int) -> None:
+        """These, or all."""
+        for fd in fds or self._fds:
+            if self._readers is not None:
+                self._readers.remove(fd)
 
     # The session
 

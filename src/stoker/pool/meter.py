@@ -52,11 +52,6 @@ class Meter:
         self._told_ms = 0.0
         self._unread = 0
 
-    def look(self) -> None:
-        """Look at each counter, so that the next look is a quick one: files are opened at the first."""
-        self._sandbox.usage()
-        self._sandbox.hits()
-
     # A call begins
 
     def begin(self, now: float) -> None:

@@ -48,6 +48,7 @@ from stoker.pool.events import (
 from stoker.pool.freezing import NotWorth, Spoilt, Unfit, Zygote, make_zygote
 from stoker.pool.live import Live
 from stoker.pool.plan import Plan
+from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, SandboxSpec
 from stoker.types import MEBIBYTE, Network, Reuse, Source
@@ -122,13 +123,14 @@ class Pool:
         self._leasers: dict[int, Leaser] = {}
         self._recipes: dict[str, Callable[[str], Recipe]] = {}
         self._live: dict[int, Live] = {}
+        self._readers = Readers()
         self._queueing: dict[int, Live] = {}
         self._starting: set[int] = set()
         self._doomed: set[int] = set()
         self._zygotes: dict[int, Zygote] = {}
         self._making: dict[int, asyncio.Task[None]] = {}
         self._ticker: asyncio.TimerHandle | None = None
-        self._is_hurrying = False
+        self._hurrier: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event = asyncio.Event()
         self._due: list[Action] | None = None
         """What is being carried out and what comes after it; None: nothing is."""
@@ -156,7 +158,7 @@ class Pool:
         if need.key not in self._recipes:
             self._recipes[need.key] = recipe
         self._carry_out(self._plan.asked(LeaseAsked(number, need), time.monotonic()))
-        if self._plan.has_waiting and not self._is_hurrying:
+        if self._hurrier is None and self._plan.has_waiting:
             self._hurry()
         return number
 
@@ -202,8 +204,8 @@ class Pool:
 
     async def close(self) -> None:
         """Destroy every sandbox. No lease is out any more, or its caller does not care."""
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for timer in filter(None, (self._ticker, self._hurrier)):
+            timer.cancel()
         self._feed(PrewarmChanged(0, 0))
         for number in [*self._live, *self._starting]:
             self._feed(SandboxEnded(number))
@@ -214,6 +216,7 @@ class Pool:
             await self._emptied.wait()
         while self._zygotes:
             os.close(self._zygotes.popitem()[1].file)
+        self._readers.close()
 
     # Acting
 
@@ -238,7 +241,7 @@ class Pool:
             self._loop.call_soon(self.give_back, action.lease, True)
             return
         leaser.leased(Lease(action.lease, self._live[action.sandbox], action.source, action.runs_at_once))
-        if not action.runs_at_once and not self._is_hurrying:
+        if not action.runs_at_once and self._hurrier is None:
             self._hurry()
 
     def _refuse(self, action: RefuseLease) -> None:
@@ -280,7 +283,7 @@ class Pool:
                 on_load=lambda took_s, is_thawed: self._feed(SandboxLoaded(number, took_s, is_thawed)),
             )
             self._live[number] = live
-            await live.connect()
+            await live.connect(self._readers)
         except (NodeError, OSError) as error:
             log.warning("no sandbox for %s: %s", need.function, error)
             self._starting.discard(number)
@@ -366,22 +369,27 @@ class Pool:
             self._making[action.zygote].cancel()
 
     def _tick(self) -> None:
+        self._look()
+        self._ticker = self._loop.call_later(HOUSEKEEPING_S, self._tick)
+
+    def _look(self) -> None:
+        """Have the plan look at how things stand; again soon, as long as somebody waits."""
         self._take_back_stalled()
         self._feed(Tick())
         known = self._plan.known
         if len(self._recipes) > len(known):
             self._recipes = {key: recipe for key, recipe in self._recipes.items() if key in known}
-        self._schedule_tick()
-
-    def _schedule_tick(self) -> None:
-        self._is_hurrying = self._plan.has_waiting or any(
-            len(live.guests) > 1 for live in self._queueing.values()
-        )
-        delay = HURRY_S if self._is_hurrying else HOUSEKEEPING_S
-        self._ticker = self._loop.call_later(delay, self._tick)
+        if self._hurrier is None and self._somebody_waits():
+            self._hurry()
 
     def _hurry(self) -> None:
-        """Somebody waits: the next tick comes soon."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-        self._schedule_tick()
+        """Look soon, if somebody still waits then: a cold call mostly does not."""
+        self._hurrier = self._loop.call_later(HURRY_S, self._hurry_on)
+
+    def _hurry_on(self) -> None:
+        self._hurrier = None
+        if self._somebody_waits():
+            self._look()
+
+    def _somebody_waits(self) -> bool:
+        return self._plan.has_waiting or any(len(live.guests) > 1 for live in self._queueing.values())

@@ -11,6 +11,7 @@ import msgspec
 
 from stoker.errors import SandboxFailed, SandboxLost
 from stoker.pool.live import Live
+from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, Launch, SandboxSpec
 from stoker.types import Ending, FunctionError, Limits, Logs, Network, Outcome, Phases, Status, Usage
@@ -86,17 +87,18 @@ class Workshop:
             id=name, launch=self._launch, limits=limits, code=self._code, workspace=workspace, network=network
         )
         sandbox = await self._backend.create(spec)
-        step = Step()
+        step, readers = Step(), Readers()
         try:
             live = Live(name, sandbox, self._load(sandbox.code_path, limits), on_end=lambda: None)
             try:
-                await live.connect()
+                await live.connect(readers)
                 body = msgspec.json.encode({**event, "workspace": sandbox.workspace_path})
                 live.enter(step, os.urandom(16), int(limits.timeout_s * 1000), body, runs_at_once=True)
                 status, result, error = await self._wait(step, limits.timeout_s)
                 live.drain()
             finally:
                 live.close()
+                readers.close()
         except OSError as error_:
             raise SandboxFailed(f"a build's sandbox could not be reached: {error_}") from error_
         finally:

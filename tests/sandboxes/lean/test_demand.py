@@ -227,7 +227,7 @@ def test_one_that_was_given_away_is_a_spare_no_more() -> None:
     helper.says(0, 2, 0.003)
     helper.spares.bound(0, 0.0)
     helper.says(0, 2)
-    helper.spares.given(kind, 1)
+    helper.spares.given(kind, 1, 0.0)
     assert helper.spares.total() == (1, FORKED_MB)
 
 
@@ -323,11 +323,12 @@ def test_none_is_begun_in_the_place_of_one_that_is_still_being_ended() -> None:
         return begun
 
     assert shelves.want(0, 5, 1, pattern) == []
-    assert len(begin()) == shelves.held(0) == 5
+    first = begin()
+    assert len(first) == shelves.left_by(first[0])[0] == 5
     ending = shelves.want(0, 2, 2, pattern)
     assert (len(ending), shelves.want(0, 5, 3, pattern), begin()) == (3, [], [])
     assert not shelves.is_short()
     for number, spare in enumerate(ending, 1):
         spare.is_destroyed = True
         shelves.ended(spare)
-        assert (len(begin()), shelves.held(0), number) == (1, 5, number)
+        assert (len(begin()), shelves.left_by(spare)[0], number) == (1, 5, number)

@@ -17,16 +17,17 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, ClassVar
 
-from stoker.errors import BackendLost, BackendUnavailable, NodeError, SandboxFailed, SandboxLost, Unsupported
+from stoker.errors import BackendLost, BackendUnavailable, SandboxFailed, SandboxLost, Unsupported
 from stoker.linux.cgroups import Groups, find_trees
+from stoker.linux.gauges import Gauges
 from stoker.linux.rootless import is_root
 from stoker.sandboxes import contract
 from stoker.sandboxes.contract import Abilities, Launch, Problem, SandboxSpec
 from stoker.sandboxes.lean.link import Link
+from stoker.sandboxes.lean.order import Order, bounded, folders, is_short
 from stoker.sandboxes.lean.packets import (
     DESTROY,
     EGRESS,
@@ -41,7 +42,6 @@ from stoker.sandboxes.lean.packets import (
     MADE,
     MADE_BODY,
     MAKE,
-    MAX_OPENING,
     READY,
     SPARE,
     SPARES,
@@ -54,37 +54,16 @@ from stoker.sandboxes.lean.packets import (
 from stoker.sandboxes.lean.problems import find_egress_problem, find_problems, kernel, missing_group
 from stoker.sandboxes.lean.sandbox import Sandbox, Traces, ending_of
 from stoker.sandboxes.lean.settings import Settings
-from stoker.sandboxes.lean.spares import Kind, Spares
+from stoker.sandboxes.lean.spares import Spares
 from stoker.sandboxes.lean.starting import START, words
 from stoker.sandboxes.lean.weaknesses import find_weaknesses
-from stoker.types import MEBIBYTE, Ending, Limits, Network
+from stoker.types import Ending, Network
 
 NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]{0,63}")
 REVIEW_S = 1.0  # between two looks at how many spares there should be where nobody asks for any
 TRIES = 2  # of one sandbox: should it be what the helper dies of, it must not go on for ever
 
 log = logging.getLogger(__name__)
-
-
-class Order:
-    """A sandbox that the helper has been asked for."""
-
-    def __init__(self, spec: SandboxSpec, body: bytes) -> None:
-        self.spec = spec
-        self.body = body
-        self.kind: Kind | None = None
-        """Of the spares that it could be one of."""
-        self.number = 0
-        self.tries = 0
-        self.is_unwanted = False
-        self.sandbox: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-
-    def __repr__(self) -> str:
-        return f"<Order {self.number} of {self.spec.id}>"
-
-    def fail(self, error: NodeError) -> None:
-        self.sandbox.set_exception(error)
-        self.sandbox.exception()  # heard, even when nobody waits for it any more
 
 
 class Backend(contract.Backend):
@@ -220,7 +199,7 @@ class Backend(contract.Backend):
         order.kind = self._spares.asked(make, time.monotonic())
         self._ids.add(spec.id)
         try:
-            return await asyncio.shield(order.sandbox)
+            return await order.sandbox  # no shield, which takes two more turns of the event loop
         except asyncio.CancelledError:
             await self._withdraw(order)
             raise
@@ -229,7 +208,7 @@ class Backend(contract.Backend):
         assert self._link is not None
         order.number = next(self._numbers)
         order.tries += 1
-        with _folders(order.spec) as descriptors:
+        with folders(order.spec) as descriptors:
             self._link.send(pack(MAKE, order.number, order.body), descriptors)
         self._orders[order.number] = order
 
@@ -252,7 +231,7 @@ class Backend(contract.Backend):
         if lack is not None:
             raise Unsupported(f"no sandbox with the network {spec.network.value!r} here: {lack}")
         try:
-            make = _bounded(launch, flags, spec.id, spec.limits)
+            make = bounded(launch, flags, spec.id, spec.limits)
             make = make._replace(
                 opening=spec.opening if is_short(spec.opening) else b"",
                 egress=tuple(text.encode() for text in spec.egress),
@@ -264,6 +243,7 @@ class Backend(contract.Backend):
     async def _withdraw(self, order: Order) -> None:
         """See a start through to its end although nobody wants it any more, however often that is said."""
         order.is_unwanted = True
+        order.reopen()
         self._destroy(order.number)
         while not order.sandbox.done():
             with suppress(asyncio.CancelledError):
@@ -326,14 +306,16 @@ class Backend(contract.Backend):
         """The name of its cgroup is not its own when it was a spare."""
         assert self._link is not None
         order = self._orders.pop(number)
-        (pid, left), group = MADE_BODY.unpack_from(body), body[MADE_BODY.size :].decode()
+        (pid, left, took_us, which), group = MADE_BODY.unpack_from(body), body[MADE_BODY.size :].decode()
         if order.kind is not None and body.startswith(SPARE, MADE_BODY.size):
-            self._spares.given(order.kind, left)
-        traces = Traces(pid, self._groups.group(group), self._link.read)
-        sandbox = Sandbox(order.spec.id, descriptors, traces, lambda: self._destroy(number))
+            self._spares.given(order.kind, left, took_us / 1e6)
+        ends = len(descriptors) - which.bit_count()
+        gauges = Gauges.of(self._groups.counters, which, descriptors[ends:])
+        traces = Traces(pid, self._groups.group(group), gauges, self._link.read)
+        sandbox = Sandbox(order.spec.id, descriptors[:ends], traces, lambda: self._destroy(number))
         sandbox.is_opened = is_short(order.spec.opening)
         self._sandboxes[number] = sandbox
-        order.sandbox.set_result(sandbox)
+        order.made(sandbox)
 
     def _heard_of_helper(self, kind: int, text: str) -> None:
         assert self._ready is not None
@@ -385,40 +367,6 @@ class Backend(contract.Backend):
         for sandbox in self._sandboxes.values():
             sandbox.ended.set_result(Ending(lost=True))
         self._sandboxes.clear()
-
-
-def is_short(opening: bytes) -> bool:
-    """Whether it goes with the order; else it is for the node to say when the sandbox is there."""
-    return 0 < len(opening) <= MAX_OPENING
-
-
-def _bounded(launch: int, flags: int, id: str, limits: Limits) -> Make:
-    return Make(
-        launch,
-        flags,
-        limits.memory_mb * MEBIBYTE,
-        max(1, round(limits.cpus * 1000)),
-        limits.pids,
-        limits.scratch_mb * MEBIBYTE,
-        limits.scratch_inodes,
-        id.encode(),
-    )
-
-
-@contextmanager
-def _folders(spec: SandboxSpec) -> Iterator[tuple[int, ...]]:
-    """Descriptors of the folders that a sandbox is given. Raises `SandboxFailed` for one that is none."""
-    descriptors: list[int] = []
-    try:
-        for folder in (spec.code, spec.workspace):
-            if folder is not None:
-                descriptors.append(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
-        yield tuple(descriptors)
-    except OSError as error:
-        raise SandboxFailed(f"cannot show {error.filename}: {error.strerror}") from error
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
 
 
 async def _wait_ended(process: subprocess.Popen[bytes]) -> None:

@@ -42,9 +42,13 @@ WANT_BODY = struct.Struct(
 OPENING = struct.Struct("=H")  # so many bytes; after MAKE_BODY, and then the bytes
 TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after the opening, for EGRESS
 ENDED_BODY = struct.Struct("=iIIqqBqq")
-MADE_BODY = struct.Struct("=iH")  # its first process; spares left of its kind; then the name of its cgroup
+# Its first process; as in SPARES, what is left of its kind and what one took; which counters are among the
+# descriptors; then, to the end, the name of its cgroup.
+MADE_BODY = struct.Struct("=iHIB")
 KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
-SPARES_BODY = struct.Struct("=HIQ")  # how many there are; microseconds that making one took, or 0; last WANT
+SPARES_BODY = struct.Struct(
+    "=HIQ"
+)  # so many there are; microseconds that making one took, or 0; the last WANT
 FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB

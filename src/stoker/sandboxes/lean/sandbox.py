@@ -12,7 +12,7 @@ import msgspec
 
 from stoker.linux.cgroups import Group
 from stoker.linux.family import spent
-from stoker.linux.gauges import CPU, FORKS_REFUSED, MEMORY_PEAK, OOM_KILLS
+from stoker.linux.gauges import CPU, FORKS_REFUSED, MEMORY_PEAK, OOM_KILLS, Gauges
 from stoker.linux.network import read_traffic
 from stoker.sandboxes import contract
 from stoker.sandboxes.lean.packets import ENDED_BODY, NOT_COUNTED, Ended
@@ -22,13 +22,13 @@ from stoker.types import Ending, Hits, Usage
 class Traces:
     """What a living sandbox tells of itself: by its cgroup, and where there is none by its processes."""
 
-    def __init__(self, pid: int, group: Group, hear: Callable[[], None]) -> None:
+    def __init__(self, pid: int, group: Group, gauges: Gauges, hear: Callable[[], None]) -> None:
         self.pid = pid
         """Its first process, of which all others descend."""
         self.oom_kills = 0
         """As the helper has told."""
         self._group = group
-        self._gauges = group.gauges()
+        self._gauges = gauges
         self._hear = hear
         self._peak_bytes = 0
 

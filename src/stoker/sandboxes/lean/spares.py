@@ -146,9 +146,11 @@ class Spares:
 
     # What the helper says
 
-    def given(self, kind: Kind, left: int) -> None:
-        """One of them has become what somebody asked for; so many are left."""
+    def given(self, kind: Kind, left: int, took_s: float) -> None:
+        """One of them has become what somebody asked for; so many are left, the last made in so long."""
         kind.held = left
+        if took_s:
+            kind.demand.took(took_s)
         self._say_if_changed()
 
     def heard(self, number: int, held: int, took_s: float, word: int) -> None:

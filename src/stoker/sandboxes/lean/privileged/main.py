@@ -186,8 +186,9 @@ class Helper:
 
     def _announce(self, sandbox: Sandbox) -> None:
         ends = sandbox.give_ends()
-        left = self._spares.held(sandbox.kind) if sandbox.kind >= 0 else 0
-        self._tell(pack(MADE, sandbox.number, MADE_BODY.pack(sandbox.pid, left) + sandbox.group_name), ends)
+        which, counters = sandbox.gauges.told() if sandbox.gauges is not None else (0, ())
+        body = MADE_BODY.pack(sandbox.pid, *self._spares.left_by(sandbox), which) + sandbox.group_name
+        self._tell(pack(MADE, sandbox.number, body), ends + counters)
         close_all(ends)
         sandbox.is_told = True
         self._unmade.discard(sandbox)
@@ -288,7 +289,7 @@ class Helper:
     def _greeted(self, spare: Sandbox) -> None:
         """Its program is up, which for an interpreter of its own is most of the work: now it is made."""
         self._stop_awaiting(spare)
-        self._tell(self._spares.told(self._spares.made(spare), time.monotonic() - spare.begun_at))
+        self._spares.made(spare, time.monotonic() - spare.begun_at)
 
     def _stop_awaiting(self, spare: Sandbox) -> None:
         if spare.greeting >= 0:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stoker.linux.cgroups import Bounds, Group, Groups
 from stoker.linux.family import spent
-from stoker.linux.gauges import Counts
+from stoker.linux.gauges import Counts, Gauges
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, try_map_users
 from stoker.linux.network import Networks, read_traffic
 from stoker.linux.permits import make_permits
@@ -139,6 +139,8 @@ class Sandbox:
         self._means = means
         self._trees: list[tuple[int, str]] = []
         self._group: Group | None = None
+        self.gauges: Gauges | None = None
+        """The counters of its cgroup, opened once for the node and for us."""
         self._slot = self._network = -1
         self._connection: Connection | None = None
 
@@ -221,6 +223,7 @@ class Sandbox:
         group = self._means.groups.group(self.group_name.decode())
         group.make()
         self._group = group
+        self.gauges = group.gauges()
         group.bound(self._bounds())
         return group
 
@@ -348,7 +351,7 @@ class Sandbox:
             kill(self.pidfd)
 
     def counts(self) -> Counts:
-        return Counts() if self._group is None else self._group.counts()
+        return Counts() if self.gauges is None else self.gauges.counts()
 
     def carried(self) -> tuple[int, int]:
         """Bytes in and out of its network, where it has one that leads out."""
@@ -366,6 +369,8 @@ class Sandbox:
             self.private.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
+        if self.gauges is not None:
+            self.gauges.close()
         if self._group is not None:
             self._group.remove()
         if self._connection is not None:
@@ -375,7 +380,7 @@ class Sandbox:
             self._means.networks.give_back(self._network)
         if self._slot >= 0:
             self._means.slots.give_back(self._slot)
-        self._group, self._network, self._slot, self.pidfd = None, -1, -1, -1
+        self._group, self.gauges, self._network, self._slot, self.pidfd = None, None, -1, -1, -1
         self._connection = None
 
     def _close_sources(self) -> None:

@@ -29,6 +29,12 @@ class Shelf:
         """Those that are being ended included."""
         self.is_left_alone = False
         """One has ended by itself: none are made until somebody asks for one."""
+        self.took_us = 0
+        """What making the last one took, until that was told."""
+
+    def take_time(self) -> int:
+        took_us, self.took_us = self.took_us, 0
+        return took_us
 
     @property
     def missing(self) -> int:
@@ -94,13 +100,13 @@ class Spares:
         self._shelves[kind].under_way.append(spare)
         self._shelves[kind].held += 1
 
-    def made(self, spare: Sandbox) -> int:
-        """It is ready, unless it is being ended; returns its kind."""
+    def made(self, spare: Sandbox, took_s: float) -> None:
+        """It is ready, unless it is being ended."""
         shelf = self._shelves[spare.kind]
+        shelf.took_us = min(int(1e6 * took_s), 2**32 - 1)
         if spare in shelf.under_way:
             shelf.under_way.remove(spare)
             shelf.ready.append(spare)
-        return spare.kind
 
     def ended(self, spare: Sandbox) -> int:
         """Nothing of it is left; returns its kind."""
@@ -108,14 +114,15 @@ class Spares:
         self._drop(spare)
         return spare.kind
 
-    def held(self, kind: int) -> int:
-        """How many there are, those included that are being made or ended."""
-        return self._shelves[kind].held
+    def left_by(self, sandbox: Sandbox) -> tuple[int, int]:
+        """How many there are of what it was one of, made or ended ones included, and what making one took."""
+        shelf = self._shelves.get(sandbox.kind)
+        return (0, 0) if shelf is None else (shelf.held, shelf.take_time())
 
-    def told(self, kind: int, took_s: float = 0.0) -> bytes:
-        """What the node is told of them."""
-        shelf, took_us = self._shelves[kind], min(int(1e6 * took_s), 2**32 - 1)
-        return pack(SPARES, kind, SPARES_BODY.pack(shelf.held, took_us, shelf.word))
+    def told(self, kind: int) -> bytes:
+        """For the node, where it is news. That one was made is none: those it wants are counted."""
+        shelf = self._shelves[kind]
+        return pack(SPARES, kind, SPARES_BODY.pack(shelf.held, shelf.take_time(), shelf.word))
 
     def _drop(self, spare: Sandbox) -> None:
         shelf = self._shelves[spare.kind]
