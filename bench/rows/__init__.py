@@ -1,4 +1,7 @@
-"""Everything that is measured, in the order in which it is measured in every round."""
+"""Everything that is measured, in its order: first the rows of every round, then those measured once.
+
+Of those the ones that take little come first: a quick run begins nothing after a while.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,12 @@ ROWS: tuple[Row, ...] = (
     rivals.FRAMEWORK,
     rivals.LAMBDARIC,
     commands.ROW,
-    churn.ROW,
-    burst.ROW,
-    cold_node.ROW,
-    density.ROW,
-    zygotes.ROW,
-    overload.ROW,
-    trace.ROW,
     kills.ROW,
+    density.ROW,
+    cold_node.ROW,
+    burst.ROW,
+    overload.ROW,
+    churn.ROW,
+    trace.ROW,
+    zygotes.ROW,
 )

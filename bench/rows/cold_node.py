@@ -21,7 +21,7 @@ def measure(run: Run) -> None:
     if binary is None:
         raise NotMeasured("no node here")
     run.add("n0_us", statistics.median(probes.start_us([binary, "-e", "0"], run.of(20, 5))))
-    count = run.of(60, 12)
+    count = run.of(60, 8)
     with run.own_node() as node:
         node.deploy("cold-node", {"reuse": "none"}, NO_OP, "nodejs")
         node.call("cold-node")
