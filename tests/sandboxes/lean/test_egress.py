@@ -17,6 +17,7 @@ import pytest
 from sandboxes.lean.guests import FORKED, LAUNCHES, hello, run
 from sandboxes.lean.world import (
     BESIDE,
+    FORWARDING,
     INNER,
     INTERNET,
     METADATA,
@@ -50,7 +51,6 @@ def to(address, port):
         return type(error).__name__
 """
 REFUSED, NO_NAME = "ConnectionRefusedError", "no such name"
-FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 Make = Callable[..., Awaitable[Sandbox]]
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -27,6 +28,7 @@ PUBLIC = (INTERNET, "198.51.100.7", "192.0.2.7")
 INNER = (PRIVATE, OTHER_PRIVATE, "100.64.7.7", "172.16.7.7", "198.19.255.7")
 THERE = (*PUBLIC, *INNER, NAMES, METADATA)
 OWN = "/proc/self/ns/net"
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")  # of the namespace that one is in
 
 
 class World:
@@ -40,6 +42,7 @@ class World:
         self._node = os.open(OWN, os.O_RDONLY)
 
     def build(self) -> None:
+        FORWARDING.write_text("0\n")  # a new namespace begins with what the machine's own has just now
         ip("link set lo up")
         ip("link add up0 type veth peer name down0", "link add side0 type veth peer name side1")
         ip(f"link set down0 netns /proc/{os.getpid()}/fd/{self._there}")
