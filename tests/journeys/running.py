@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from stoker.settings import Settings
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PATIENCE_S = 55  # of a test's client: less than the test's own limit, so that it says what it waited for
-WAIT_S = 10
+WAIT_S, PAUSE_S = 10, 0.005
 AT_WORK = ("starting", "busy", "dying", "waiting")
 
 HELLO = """
@@ -151,6 +152,7 @@ class RunningNode:
         give_up = time.monotonic() + WAIT_S
         while not holds(stats := self.ask("GET", "/stats").json["data"]):
             assert time.monotonic() < give_up, f"still {stats['pool']}, {stats['calls']}"
+            threading.Event().wait(PAUSE_S)
 
     def wait_for_pool(self, holds: Callable[[dict[str, int]], bool]) -> None:
         """Until the pool is as wanted."""
