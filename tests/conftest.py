@@ -16,6 +16,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -90,10 +91,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     with contextlib.suppress(OSError):  # what cannot be removed is found below
         leaks.remove(folder)
     things = [*leaks.left(config.stash[MARKS]), *leaks.zombies()]
-    things += [f"descriptor of {open}" for open in leaks.descriptors() - config.stash[OPEN]]
+    if OPEN in config.stash:  # who runs workers collects nothing, and runs no test
+        things += [f"descriptor of {open}" for open in leaks.descriptors() - config.stash[OPEN]]
+    things += config.stash.get(LEFT, [])
     if things:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     config.stash[LEFT] = things
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["left"] = things
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker found at its end is told by who runs it."""
+    node.config.stash.setdefault(LEFT, []).extend(getattr(node, "workeroutput", {}).get("left", []))
 
 
 LEFT = pytest.StashKey[list[str]]()

@@ -198,3 +198,31 @@ def test_a_run_that_leaves_something_fails_and_names_it(source: str, named: str)
     shutil.rmtree("/dev/shm/marked-of-a-run", ignore_errors=True)
     assert done.returncode == 1
     assert done.stderr.startswith(named)
+
+
+def test_what_a_worker_of_a_run_leaves_fails_the_run_and_is_named(folder: Path) -> None:
+    """No worker prints anything itself."""
+    (folder / "test_leaky.py").write_text("import os\n\ndef test():\n    os.open('/dev/zero', os.O_RDONLY)\n")
+    tests = Path(leaks.__file__).parent
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "1",
+        "-p",
+        "conftest",
+        "-c",
+        tests.parent / "pyproject.toml",
+    ]
+    path = os.pathsep.join(map(str, (tests, tests.parent / "src")))
+    done = subprocess.run(
+        [*command, "--rootdir", folder, folder],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "descriptor of /dev/zero" in done.stdout
