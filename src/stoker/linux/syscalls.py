@@ -49,6 +49,9 @@ _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
 _libc.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
 _NO_CAPABILITIES = struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24)
+# Looked up once, before any fork: the first look makes an object, and reads the tables of all libraries.
+for _call in ("mount", "umount2", "setns", "unshare", "sethostname", "prctl", "capset", "syscall"):
+    getattr(_libc, _call)
 # PyDLL keeps the interpreter's lock: a child made by a raw clone must find it in its own hands.
 _held = ctypes.PyDLL(None, use_errno=True)
 
