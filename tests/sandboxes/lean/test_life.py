@@ -72,7 +72,9 @@ async def test_a_start_that_is_cancelled_leaves_nothing(lean: Backend, node_id: 
         with pytest.raises(asyncio.CancelledError):
             await task
     assert cgroups_of(node_id) == []
-    assert len(children_of(helper_pid(lean))) <= 1  # the zygote
+    async with asyncio.timeout(20):  # whoever makes namespaces for the next ones ends by itself
+        while len(children_of(helper_pid(lean))) > 1:  # the zygote
+            await asyncio.sleep(0)
 
 
 async def test_a_destruction_that_is_cancelled_goes_on(make: Make) -> None:
