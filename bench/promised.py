@@ -132,11 +132,13 @@ class Watch:
         One that had to make room is not, and others have what it had: its user, its namespaces' numbers.
         """
         for _ in range(TRIES):
-            neighbour = self._node.call(NEIGHBOUR.function, {"do": "leave", "key": _key()})
+            key = _key()
+            neighbour = self._node.call(NEIGHBOUR.function, {"do": "leave", "key": key})
             question = {"do": "look", "strangers": [mine, neighbour], "given": self._given}
             try:
                 words: dict[str, str] = self._node.call(name, question)
             finally:
+                reach.remove(key)  # without walls it stays when the neighbour has gone
                 cleared = self._node.call(NEIGHBOUR.function, {"do": "clear"})["cleared"]
             if cleared:
                 return words

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from stoker.cli.exits import FAILED, OK
 from stoker.walls import WALLS, Column, Report
 from stoker.walls.inside.stoker_probe import kernel, reach, sight
 from stoker.walls.table import NOT_SEEN, is_open, weaker
-from stoker.walls.visit import WITHOUT_ROOT
+from stoker.walls.visit import LOOK_S, WITHOUT_ROOT
 from walls import pages
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -76,10 +77,18 @@ def look(folders: pytest.TempPathFactory, is_ordinary: bool = False) -> dict[str
         path.chmod(0o755)
     done = doctor(folder, is_ordinary=is_ordinary)
     assert done.stdout, done.stderr
-    marks = [str(folder), "walls-forked", "walls-executed", "stoker-trace"]
-    left = [*leaks.left(marks), *map(str, folder.iterdir())]
+    left = [
+        *leaks.left([str(folder), "walls-forked", "walls-executed"]),
+        *traces(),
+        *map(str, folder.iterdir()),
+    ]
     report: dict[str, Any] = json.loads(done.stdout)
     return {**report, "exit": done.returncode, "left": left}
+
+
+def traces() -> list[str]:
+    """What looks have left that is still there after a look's time: another one may be under way here."""
+    return leaks.left([Path(thing).name for thing in leaks.found(["stoker-trace"])], LOOK_S)
 
 
 def require(name: str, problem: str) -> None:
@@ -111,6 +120,28 @@ def test_a_look_says_with_its_exit_code_whether_the_default_is_as_promised(seen:
 
 def test_a_look_leaves_nothing_behind(seen: dict[str, Any], seen_by_a_user: dict[str, Any]) -> None:
     assert seen["left"] + seen_by_a_user["left"] == []
+
+
+def test_what_one_that_was_killed_has_left_is_taken_away_by_its_key() -> None:
+    key = 1_000_000_000 + os.getpid()
+    leave = f"from stoker.walls.inside.stoker_probe import reach; reach.Traces({key}).leave()"
+    code = f"{leave}\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == -SIGKILL
+    assert f"file /tmp/stoker-trace-{key}" in leaks.found([f"stoker-trace-{key}"])
+    assert len(shared(key)) == 3
+    reach.remove(key)
+    assert (leaks.found([f"stoker-trace-{key}"]), shared(key)) == ([], [])
+
+
+def shared(key: int) -> list[str]:
+    """Memory, queues and semaphores of this key on the machine."""
+    lines = [
+        line
+        for kind in ("shm", "msg", "sem")
+        for line in Path("/proc/sysvipc", kind).read_text().splitlines()
+    ]
+    return [line for line in lines if line.split()[0] == str(key)]
 
 
 def test_no_probe_is_at_a_loss(seen: dict[str, Any]) -> None:

@@ -146,18 +146,18 @@ async def _visit(backend: Backend, launches: tuple[Launch, ...]) -> dict[str, st
 
 async def _look_from(backend: Backend, launch: Launch, node: dict[str, Any]) -> dict[str, str]:
     made: list[Sandbox] = []
+    key = secrets.randbelow(2**30) + 1
     try:
         for number in range(2):
             spec = SandboxSpec(id=f"{launch.name}-{number}", launch=launch, limits=Limits())
             made.append(await backend.create(spec))
-        neighbour = await _ask(made[0], {"do": "leave", "key": secrets.randbelow(2**30) + 1})
+        neighbour = await _ask(made[0], {"do": "leave", "key": key})
         given = sorted(launch.environment)
-        words = await _ask(made[1], {"do": "look", "strangers": [node, neighbour], "given": given})
-        await _ask(made[0], {"do": "clear"})  # without walls it would stay
-        return words
+        return await _ask(made[1], {"do": "look", "strangers": [node, neighbour], "given": given})
     finally:
         for sandbox in made:
             await sandbox.destroy()
+        reach.remove(key)  # without walls it would stay
 
 
 async def _ask(sandbox: Sandbox, question: dict[str, Any]) -> dict[str, Any]:

@@ -46,16 +46,11 @@ class Traces:
         self.key = key
         self._column = machine()
         self._held: List[Any] = []
-        self._files: List[str] = []
-        self._ids: List[Tuple[int, int]] = []
-        self._queue = b""
 
     def leave(self) -> Dict[str, Any]:
         """Leave whatever can be left here; what others have to know to look for it."""
-        facts = {"key": self.key, "port": self._listen(), "files": [], "lock": self._lock()}
-        for folder in ("/tmp", "/dev/shm", os.environ.get("TMPDIR", "/tmp")):
-            self._write(os.path.join(folder, "stoker-trace-%d" % self.key))
-        facts["files"] = sorted(set(self._files))
+        facts = {"key": self.key, "port": self._listen(), "lock": self._lock()}
+        facts["files"] = [path for path in files(self.key) if written(path)]
         self._name()
         self._leave_ipc()
         return facts
@@ -63,13 +58,8 @@ class Traces:
     def clear(self) -> None:
         for held in self._held:
             held.close()
-        for path in self._files:
-            os.unlink(path)
-        for control, identity in self._ids:
-            ask(control, identity, *([0, IPC_RMID] if control == SEMCTL[self._column] else [IPC_RMID, 0]), 0)
-        if self._queue:
-            ask(MQ_UNLINK[self._column], self._queue)
-        self._held, self._files, self._ids, self._queue = [], [], [], b""
+        self._held = []
+        remove(self.key)
 
     def _listen(self) -> int:
         """On every address there is, so that whoever shares the network finds it."""
@@ -99,29 +89,48 @@ class Traces:
             return ""
         return path
 
-    def _write(self, path: str) -> None:
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
-        except OSError:
-            return
-        if path not in self._files:
-            self._files.append(path)
-
     def _leave_ipc(self) -> None:
         if self._column < 0:
             return
         size, create = 4096, IPC_CREAT | MODE
-        made = (
-            (SHMCTL, ask(SHMGET[self._column], self.key, size, create)[0]),
-            (MSGCTL, ask(MSGGET[self._column], self.key, create)[0]),
-            (SEMCTL, ask(SEMGET[self._column], self.key, 1, create)[0]),
-        )
-        self._ids = [(control[self._column], identity) for control, identity in made if identity >= 0]
-        name = queue(self.key)
-        result, _ = ask(MQ_OPEN[self._column], name, os.O_CREAT | os.O_RDWR, MODE, 0)
+        ask(SHMGET[self._column], self.key, size, create)
+        ask(MSGGET[self._column], self.key, create)
+        ask(SEMGET[self._column], self.key, 1, create)
+        result, _ = ask(MQ_OPEN[self._column], queue(self.key), os.O_CREAT | os.O_RDWR, MODE, 0)
         if result >= 0:
             os.close(result)
-            self._queue = name
+
+
+def remove(key: int) -> None:
+    """Take away what was left by this key, also by somebody who ended before he could."""
+    for path in files(key):
+        try:
+            os.unlink(path)
+        except OSError:
+            continue
+    column = machine()
+    if column < 0:
+        return
+    for get, control, rest in ((SHMGET, SHMCTL, [0, 0]), (MSGGET, MSGCTL, [0]), (SEMGET, SEMCTL, [0, 0])):
+        identity, _ = ask(get[column], key, *rest)
+        if identity >= 0:
+            ask(control[column], identity, *([0, IPC_RMID] if control is SEMCTL else [IPC_RMID, 0]), 0)
+    ask(MQ_UNLINK[column], queue(key))
+
+
+def files(key: int) -> List[str]:
+    """Where the file of that key is left: wherever everybody may write."""
+    folders = {"/tmp", "/dev/shm", os.environ.get("TMPDIR", "/tmp")}
+    return sorted(os.path.join(folder, "stoker-trace-%d" % key) for folder in folders)
+
+
+def written(path: str) -> bool:
+    """Whether a file could be made there."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+    except OSError:
+        return False
+    return True
 
 
 def abstract(key: int) -> bytes:
