@@ -120,7 +120,8 @@ class House:
         fields = {"deadline": loop.time() + 30, "reuse": Reuse.PROCESS, **changes}
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         invocation = Invocation(id=uuid_utils.uuid7().hex, function=key, body=body, **fields)
-        call = Call(self.rooms, invocation, self.gate.admit(key, loop.time()), settled.set_result)
+        ticket = self.gate.admit(key, loop.time())
+        call = Call(self.rooms, invocation, ticket, lambda call, end: settled.set_result(end))
         call.start()
         return call, settled
 

@@ -31,6 +31,7 @@ class Deadlines:
         self._loop = asyncio.get_running_loop()
         self._watched: set[Expiring] = set()
         self._looked_at: set[Expiring] = set()
+        self.forget = self._watched.discard
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -45,10 +46,6 @@ class Deadlines:
         """Have it look at what it has used in every sweep. HOLDS: it is watched."""
         self._looked_at.add(one)
 
-    def forget(self, one: Expiring) -> None:
-        self._watched.discard(one)
-        self._looked_at.discard(one)
-
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -57,6 +54,7 @@ class Deadlines:
         now = time.monotonic()
         for one in [one for one in self._watched if one.expires_at <= now]:
             one.expire()
+        self._looked_at &= self._watched
         for one in tuple(self._looked_at):
             one.look()
         # An empty sweep ends the timer, so an idle node sleeps; under load it is never re-armed by a call.

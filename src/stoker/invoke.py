@@ -18,7 +18,8 @@ from stoker.admission import Ticket
 from stoker.deadlines import Deadlines
 from stoker.errors import Impatient, NodeError, PayloadTooLarge, SandboxFailed, SandboxLost
 from stoker.outputs import LogKeeper
-from stoker.pool import Lease, Pool
+from stoker.pool import Pool
+from stoker.pool.live import Live
 from stoker.pool.recipes import Recipes
 from stoker.types import (
     NO_LOGS,
@@ -41,7 +42,7 @@ LEAVE_S = 0.05
 
 log = logging.getLogger(__name__)
 
-Settle = Callable[[Outcome | NodeError], None]
+Settle = Callable[["Call", Outcome | NodeError], None]
 
 
 class Version(Protocol):
@@ -118,21 +119,28 @@ class Call:
         "_has_left",
         "_kills_before",
         "_lease",
+        "_live",
         "_logs",
         "_number",
         "_pin",
         "_rooms",
         "_settle_with",
         "_since",
+        "_source",
         "_ticket",
+        "caller",
         "expires_at",
         "invocation",
         "phases",
     )
 
-    def __init__(self, rooms: Rooms, invocation: Invocation, ticket: Ticket, settle: Settle) -> None:
+    def __init__(
+        self, rooms: Rooms, invocation: Invocation, ticket: Ticket, settle: Settle, caller: Any = None
+    ) -> None:
         self._rooms = rooms
         self.invocation = invocation
+        self.caller = caller
+        """Whatever `settle` needs to tell who called."""
         self.expires_at = invocation.deadline
         self.phases = Phases()
         self._created_at = time.time()
@@ -145,12 +153,15 @@ class Call:
         self._has_left = False
         self._cpu_ns = 0
         self._kills_before = 0
-        self._lease: Lease | None = None
+        self._lease = 0
+        self._live: Live | None = None
+        """The sandbox that it is in, by the lease of that number."""
+        self._source = Source.FRESH
         self._number = 0
         self._logs: LogKeeper | None = None
 
     def __repr__(self) -> str:
-        where = "settled" if self._settle_with is None else "inside" if self._lease else "waiting"
+        where = "settled" if self._settle_with is None else "inside" if self._live else "waiting"
         return f"<Call {self.invocation.id} of {self.invocation.function} {where}>"
 
     # The way in
@@ -187,52 +198,50 @@ class Call:
             return
         self._pin, self._function = pin, pin.version.function
         self.phases.code = self._lap()
-        self._ask_for_lease(pin)
+        self._ask_for_lease(pin, self._function)
 
-    def _ask_for_lease(self, pin: Pin) -> None:
+    def _ask_for_lease(self, pin: Pin, function: Function) -> None:
         invocation, rooms = self.invocation, self._rooms
         try:
-            order = rooms.recipes.order(
-                pin.version.function, pin.version.folder, invocation.reuse, invocation.keep_s
-            )
+            order = rooms.recipes.order(function, pin.version.folder, invocation.reuse, invocation.keep_s)
         except NodeError as error:
             self._settle(error)
             return
         self._asked = rooms.pool.lease(order.need, order.recipe, self)
 
-    def leased(self, lease: Lease) -> None:
+    def leased(self, lease: int, live: Live, source: Source, runs_at_once: bool) -> None:
         """A sandbox is ours; in goes the event."""
         if self._settle_with is None:
-            self._rooms.pool.give_back(lease.number, is_healthy=True)
+            self._rooms.pool.give_back(lease, is_healthy=True)
             return
         assert self._function is not None
-        rooms, live, invocation = self._rooms, lease.live, self.invocation
-        self._lease = lease
+        rooms, limits, invocation = self._rooms, self._function.limits, self.invocation
+        self._lease, self._live, self._source = lease, live, source
         self.phases.sandbox = self._lap()
-        left_s, timeout_s = invocation.deadline - self._since, self._function.limits.timeout_s
+        left_s, timeout_s = invocation.deadline - self._since, limits.timeout_s
         run_s = timeout_s if timeout_s < left_s else left_s
         allowed_s = run_s if live.loaded_at else min(max(timeout_s, LOAD_ALLOWANCE_S), left_s)
         self.expires_at = self._since + allowed_s
         budget_ms = int(run_s * 1000) if run_s > 0 else 0
         self._number = live.enter(
-            self, bytes.fromhex(invocation.id), budget_ms, invocation.body, lease.runs_at_once
+            self, bytes.fromhex(invocation.id), budget_ms, invocation.body, runs_at_once
         )
         if live.is_shared:
             self._kills_before = live.sandbox.hits().oom_kills
-        if self._function.limits.cpu_s is not None:
+        if limits.cpu_s is not None:
             rooms.deadlines.look_at(self)
 
     def taken_back(self) -> None:
         """The call in front runs long, and this one had not begun: ask for another sandbox."""
-        assert self._lease is not None and self._pin is not None
-        self._rooms.pool.give_back(self._lease.number, is_healthy=True)
-        self._lease = None
-        self._asked = 0
+        assert self._pin is not None and self._function is not None
+        self._rooms.pool.give_back(self._lease, is_healthy=True)
+        self._live, self._source = None, Source.FRESH
+        self._lease = self._asked = 0
         self.expires_at = self.invocation.deadline
         if self._has_left:
             self._end(verdicts.HAS_LEFT)
         else:
-            self._ask_for_lease(self._pin)
+            self._ask_for_lease(self._pin, self._function)
 
     def loaded(self) -> None:
         """The function's code has been imported for this call; from here on its own time runs."""
@@ -255,16 +264,16 @@ class Call:
 
     def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None:
         """The good end."""
-        assert self._lease is not None
+        assert self._live is not None
         self.phases.run = run_ns / 1e6
-        self._lease.live.drain()
+        self._live.drain()
         self._end(verdicts.OK, result=result, cpu_ns=cpu_ns, is_healthy=True)
 
     def raised(self, run_ns: int, cpu_ns: int, error: FunctionError) -> None:
         """The function failed, and its sandbox lives."""
-        assert self._lease is not None
+        assert self._live is not None
         self.phases.run = run_ns / 1e6
-        self._lease.live.drain()
+        self._live.drain()
         self._end(verdicts.of_error(error), cpu_ns=cpu_ns, is_healthy=True)
 
     def load_failed(self, error: FunctionError) -> None:
@@ -274,8 +283,8 @@ class Call:
     def exited(self, exit_code: int, signal: int, cpu_ns: int) -> None:
         """The process of this call, in a shared sandbox, ended without an answer."""
         self.phases.run = self._lap()
-        assert self._lease is not None and self._function is not None
-        limits, meter = self._function.limits, self._lease.live.meter
+        assert self._live is not None and self._function is not None
+        limits, meter = self._function.limits, self._live.meter
         if verdicts.is_for_cpu_time(signal, cpu_ns, limits):
             self._end(verdicts.of_cpu_time(limits), cpu_ns=cpu_ns, is_healthy=True)
             return
@@ -287,8 +296,8 @@ class Call:
     def sandbox_ended(self, ending: Ending, reason: str) -> None:
         """The sandbox ended under the call."""
         self.phases.run = self._lap()
-        assert self._lease is not None and self._function is not None
-        meter = self._lease.live.meter
+        assert self._live is not None and self._function is not None
+        meter = self._live.meter
         is_for_memory = ending.out_of_memory and meter.was_killed_for_memory(self._kills_before)
         if ending.lost:
             self._settle(SandboxLost())
@@ -305,19 +314,19 @@ class Call:
         if self._has_left:
             self._end(verdicts.HAS_LEFT)
             return
-        if self._lease is None:
+        if self._live is None:
             waited = self._rooms.clock() - self._entered
             self._settle(Impatient(f"the caller's deadline passed after {waited:.1f} s of waiting"))
             return
         assert self._function is not None
-        self._end(verdicts.of_wall_time(self._function.limits, self._lease.live.loaded_at > 0))
+        self._end(verdicts.of_wall_time(self._function.limits, self._live.loaded_at > 0))
 
     def look(self) -> None:
         """Whether it has used more processor time than it may, as far as that is known while it runs."""
         assert self._function is not None and self._function.limits.cpu_s is not None
-        if self._lease is None or self._has_left or not self._lease.live.runs_alone(self._number):
+        if self._live is None or self._has_left or not self._live.runs_alone(self._number):
             return
-        if self._lease.live.meter.spent_s() >= self._function.limits.cpu_s:
+        if self._live.meter.spent_s() >= self._function.limits.cpu_s:
             self.phases.run = self._lap()
             self._end(verdicts.of_cpu_time(self._function.limits))
 
@@ -330,7 +339,7 @@ class Call:
         if self._settle_with is None:
             return
         self._has_left = True
-        if self._lease is None:
+        if self._live is None:
             self._end(verdicts.HAS_LEFT)
         else:
             self.expires_at = min(self.expires_at, self._rooms.clock() + LEAVE_S)
@@ -344,11 +353,11 @@ class Call:
     def _end(
         self, verdict: Verdict, *, result: bytes = b"", cpu_ns: int = -1, is_healthy: bool = False
     ) -> None:
-        lease, pin, limit, usage = self._lease, self._pin, verdict.limit, UNKNOWN_USAGE
+        live, pin, limit, usage = self._live, self._pin, verdict.limit, UNKNOWN_USAGE
         if cpu_ns >= 0:
             self._cpu_ns = cpu_ns
-        if lease is not None:
-            meter = lease.live.meter
+        if live is not None:
+            meter = live.meter
             usage = meter.end(cpu_ns, self.phases.run, verdict.status is Status.OK)
             if limit is None and meter.was_read:
                 limit = meter.met(verdict.error.errno if verdict.error else 0)
@@ -366,8 +375,8 @@ class Call:
             logs=NO_LOGS if self._logs is None else self._logs.kept(),
             phases=self.phases,
             usage=usage,
-            sandbox=lease.live.name if lease else "",
-            source=lease.source if lease else Source.FRESH,
+            sandbox=live.name if live is not None else "",
+            source=self._source,
             built=pin.built if pin else False,
             note=self._function.note if self._function else "",
         )
@@ -378,16 +387,16 @@ class Call:
         settle, self._settle_with = self._settle_with, None
         if settle is None:
             return
-        rooms = self._rooms
+        rooms, live = self._rooms, self._live
         try:
-            settle(outcome)
+            settle(self, outcome)
         finally:
             rooms.deadlines.forget(self)
-            if self._lease is not None:
-                self._lease.live.leave(self._number, has_answered=is_healthy)
+            if live is not None:
+                live.leave(self._number, has_answered=is_healthy)
                 run_s = self.phases.run / 1000 if is_healthy else None
                 has_written = self._logs is not None
-                rooms.pool.give_back(self._lease.number, is_healthy, run_s, self._cpu_ns / 1e9, has_written)
+                rooms.pool.give_back(self._lease, is_healthy, run_s, self._cpu_ns / 1e9, has_written)
             elif self._asked:
                 rooms.pool.withdraw(self._asked)
             if self._pin is not None:

@@ -198,9 +198,9 @@ class Node:
             self.metrics.settled(refusal)
             raise
 
-    def call(self, invocation: Invocation, ticket: Ticket, settle: Settle) -> Call:
-        """Start one call; `settle` is called once with its end, perhaps before this returns."""
-        call = Call(self._rooms, invocation, ticket, settle)
+    def call(self, invocation: Invocation, ticket: Ticket, settle: Settle, caller: Any = None) -> Call:
+        """Start one call; `settle` is called once with it and its end, perhaps before this returns."""
+        call = Call(self._rooms, invocation, ticket, settle, caller)
         call.start()
         return call
 
@@ -208,7 +208,7 @@ class Node:
         """One call, for callers that have a task anyway. Raises `NodeError`; cancelled, the call ends."""
         settled: asyncio.Future[Outcome | NodeError] = asyncio.get_running_loop().create_future()
 
-        def settle(end: Outcome | NodeError) -> None:
+        def settle(call: Call, end: Outcome | NodeError) -> None:
             if not settled.done():
                 settled.set_result(end)
 

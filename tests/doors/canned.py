@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ class Paper:
 
 
 class CannedCall:
-    def __init__(self) -> None:
+    def __init__(self, invocation: Invocation, caller: object) -> None:
+        self.invocation = invocation
+        self.caller = caller
         self.has_left = False
         self.phases = Phases()
 
@@ -202,13 +205,17 @@ class CannedNode:
         return ID
 
     def call(
-        self, invocation: Invocation, ticket: Ticket, settle: Callable[[Outcome | NodeError], None]
+        self,
+        invocation: Invocation,
+        ticket: Ticket,
+        settle: Callable[[CannedCall, Outcome | NodeError], None],
+        caller: object,
     ) -> CannedCall:
         ticket.give_back()
         self.calls.append(invocation)
-        call = CannedCall()
+        call = CannedCall(invocation, caller)
         if self.end is None:
-            self.open_calls.append((call, settle))
+            self.open_calls.append((call, partial(settle, call)))
         else:
-            settle(self.end)
+            settle(call, self.end)
         return call

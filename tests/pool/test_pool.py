@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stoker.errors import NodeError
-from stoker.pool import Lease
-from stoker.types import Limits, Reuse
+from stoker.pool.live import Live
+from stoker.types import Limits, Reuse, Source
 from test_invoke import House
 
 
@@ -18,7 +18,7 @@ class Caller:
     def __init__(self, house: House, then: Callable[[], object] = lambda: None) -> None:
         self._house = house
         self._then = then
-        self._lease: Lease | None = None
+        self._lease = 0
         self.has_it = asyncio.Event()
 
     def ask(self, name: str, memory_mb: int) -> None:
@@ -27,7 +27,7 @@ class Caller:
         order = house.rooms.recipes.order(function, Path("/"), Reuse.NONE, None)
         house.pool.lease(order.need, order.recipe, self)
 
-    def leased(self, lease: Lease) -> None:
+    def leased(self, lease: int, live: Live, source: Source, runs_at_once: bool) -> None:
         self._lease = lease
         self._then()
         self.has_it.set()
@@ -36,8 +36,7 @@ class Caller:
         raise AssertionError(error)
 
     def give_back(self) -> None:
-        assert self._lease is not None
-        self._house.pool.give_back(self._lease.number, is_healthy=True)
+        self._house.pool.give_back(self._lease, is_healthy=True)
 
 
 async def test_what_is_decided_while_a_lease_is_handed_out_is_done_after_what_was_decided_before() -> None:

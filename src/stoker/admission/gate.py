@@ -80,7 +80,13 @@ class Ticket:
         """A second time is a mistake of ours and does nothing."""
         flow, self._flow = self._flow, None
         if flow is not None:
-            self._gate.take_back(flow)
+            flow.left += 1
+            flow.inside -= 1
+            everybody = self._gate.everybody
+            everybody.left += 1
+            everybody.inside -= 1
+            if flow.inside == 0:
+                self._gate.emptied(flow)
 
 
 class Gate:
@@ -89,7 +95,7 @@ class Gate:
     def __init__(self, max_calls: int, max_calls_per_function: int) -> None:
         self._max_calls = max_calls
         self._max_each = max_calls_per_function
-        self._all = Flow("all", -math.inf)
+        self.everybody = Flow("all", -math.inf)
         self._flows: dict[str, Flow] = {}
         self._is_draining = False
         self._emptied = asyncio.Event()
@@ -100,7 +106,7 @@ class Gate:
 
     @property
     def inside(self) -> int:
-        return self._all.inside
+        return self.everybody.inside
 
     @property
     def is_draining(self) -> bool:
@@ -110,7 +116,7 @@ class Gate:
         """Raises `Draining`, `TooBusy`."""
         if self._is_draining:
             raise Draining()
-        everybody = self._all
+        everybody = self.everybody
         free = self._max_calls - everybody.inside
         flow = self._flows.get(function)
         if flow is None:
@@ -134,25 +140,19 @@ class Gate:
     def _say(self, flow: Flow, now: float) -> TooBusy:
         retry_s = flow.retry_s(now)
         what = f"{flow.inside} calls are inside this node already"
-        if flow is not self._all:
-            free = self._max_calls - self._all.inside
+        if flow is not self.everybody:
+            free = self._max_calls - self.everybody.inside
             what = (
                 f"{flow.inside} calls of {flow.name!r} are inside already, "
                 f"and {free} places are left for all functions"
             )
         return TooBusy(f"{what}; try again in {retry_s} s", retry_s)
 
-    def take_back(self, flow: Flow) -> None:
-        """Called by the ticket alone."""
-        everybody = self._all
-        flow.left += 1
-        flow.inside -= 1
-        everybody.left += 1
-        everybody.inside -= 1
-        if flow.inside == 0:
-            del self._flows[flow.name]
-            if everybody.inside == 0 and self._is_draining:
-                self._emptied.set()
+    def emptied(self, flow: Flow) -> None:
+        """Its last ticket is back; called by that alone."""
+        del self._flows[flow.name]
+        if self.everybody.inside == 0 and self._is_draining:
+            self._emptied.set()
 
     def drain(self) -> None:
         """Let nobody in any more."""

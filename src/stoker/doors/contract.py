@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from stoker.types import Invocation, Phases
+
 
 class Request:
     """What the head of a request asks for; the same object for every request with the same head."""
@@ -53,6 +55,19 @@ class Exchange(Protocol):
 
     def turn_away(self, status: int, head: bytes, body: bytes) -> None:
         """Reply that the client must come back later; while many do so at once it is not heard sooner."""
+
+
+class Call(Protocol):
+    """A call that a door has started, as it hears of its end."""
+
+    @property
+    def invocation(self) -> Invocation: ...
+    @property
+    def caller(self) -> Any:
+        """Whatever the door has given along: the exchange."""
+
+    @property
+    def phases(self) -> Phases: ...
 
 
 class Route(msgspec.Struct, frozen=True):

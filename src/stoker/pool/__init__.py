@@ -1,5 +1,5 @@
 """Which sandbox runs a call: `plan` decides, `pool` acts."""
 
-from stoker.pool.pool import Lease, Leaser, Pool
+from stoker.pool.pool import Leaser, Pool
 
-__all__ = ["Lease", "Leaser", "Pool"]
+__all__ = ["Leaser", "Pool"]

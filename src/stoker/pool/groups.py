@@ -264,11 +264,9 @@ class Group:
         return None
 
     def came(self, now: float) -> None:
-        """A call has come; after a pause, that is part of the function's habit."""
-        if self.running == 0 and now - self.moved_at >= PAUSE_S and self.moved_at > NEVER:
+        """A call has come and no other is here; after a pause, that is part of the function's habit."""
+        if now - self.moved_at >= PAUSE_S and self.moved_at > NEVER:
             self.habit.paused(now - self.moved_at)
-        self.last_asked = now
-        self.prewarm_failed = False
 
     def saves_s(self, now: float) -> float:
         """Time of imports that a zygote would have saved its starts lately, or has."""

@@ -127,7 +127,11 @@ class Live:
     def enter(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes, runs_at_once: bool) -> int:
         """Send a call in, to run at once or after those inside; returns its number here."""
         if self.guests and not runs_at_once and self.sandbox.permits is not None:
-            number = self._queue(guest, invocation, budget_ms, event)
+            if not self._queued:
+                # Those of one turn of the event loop go in together: the sandbox is woken once.
+                self._loop.call_soon(self._send_queued)
+            self._queued += 1
+            number = self.session.queue(guest, invocation, budget_ms, event)
         else:
             if self.guests:
                 self.meter.join()
@@ -148,13 +152,6 @@ class Live:
         for stream, data in early:
             guest.wrote(stream, data)
         self._read_on()
-
-    def _queue(self, guest: Guest, invocation: bytes, budget_ms: int, event: bytes) -> int:
-        """Calls that queue in one turn of the event loop go in together: the sandbox is woken once."""
-        if not self._queued:
-            self._loop.call_soon(self._send_queued)
-        self._queued += 1
-        return self.session.queue(guest, invocation, budget_ms, event)
 
     def _send_queued(self) -> None:
         number, self._queued = self._queued, 0

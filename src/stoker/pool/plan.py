@@ -164,12 +164,17 @@ class Plan:
         if group is None:
             group = self._groups[need.key] = Group(need)
         group.need = need
-        group.came(now)
+        if group.running == 0:
+            group.came(now)
+        group.last_asked = now
+        group.prewarm_failed = False
         entry = None if group.waiting else group.place()
         if entry is not None and self._may_enter(entry, now):
             self._grant(event.lease, entry)
             if self._prewarm.functions > 0 and not self._line:
                 self._fill_prewarm(now)
+            elif entry.leases > 1:
+                return self._actions  # no memory is held that was not
         elif need.memory_mb > self._stock.budget_mb:
             have = f"all sandboxes together may use {self._stock.budget_mb}"
             reason = f"the function needs {need.memory_mb} MB, {have}"
@@ -200,20 +205,24 @@ class Plan:
 
     def returned(self, event: LeaseReturned, now: float) -> list[Action]:
         self._actions = []
+        is_quiet = not self._line
         entry = self._granted.pop(event.lease, None)
         if entry is not None:
-            entry.group.running -= 1
+            group = entry.group
+            group.running -= 1
             entry.leases -= 1
-            entry.idle_since = entry.group.moved_at = now
+            entry.idle_since = group.moved_at = now
             if entry.phase is READY:
                 self._take_back(entry, event, now)
-        return self._decided()
+                is_quiet = is_quiet and not entry.is_retired
+        return self._actions if is_quiet else self._decided()
 
     def _take_back(self, entry: Entry, event: LeaseReturned, now: float) -> None:
+        group = entry.group
         if event.run_s is not None:
-            entry.group.learn(event.run_s, event.cpu_s)
+            group.learn(event.run_s, event.cpu_s)
         if event.has_written:
-            entry.group.talks = True
+            group.talks = True
         if not event.is_healthy or entry.need.reuse is Reuse.NONE:
             self._stock.retire(entry)
         if not entry.is_retired:

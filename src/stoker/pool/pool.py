@@ -75,23 +75,10 @@ class Recipe(NamedTuple):
 class Leaser(Protocol):
     """Who asks for a lease; exactly one of the two is called, once, perhaps before `lease()` returns."""
 
-    def leased(self, lease: Lease) -> None: ...
+    def leased(self, lease: int, live: Live, source: Source, runs_at_once: bool) -> None:
+        """The lease of that number is the right to send one call into this sandbox."""
+
     def refused(self, error: NodeError) -> None: ...
-
-
-class Lease:
-    """The right to send one call into one live sandbox."""
-
-    __slots__ = ("live", "number", "runs_at_once", "source")
-
-    def __init__(self, number: int, live: Live, source: Source, runs_at_once: bool) -> None:
-        self.number = number
-        self.runs_at_once = runs_at_once
-        self.live = live
-        self.source = source
-
-    def __repr__(self) -> str:
-        return f"<Lease {self.number} on {self.live!r}>"
 
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -172,7 +159,8 @@ class Pool:
     ) -> None:
         """The call is over; with how long the function itself ran, if it came to an answer."""
         event = LeaseReturned(number, is_healthy, run_s, cpu_s, has_written)
-        self._carry_out(self._plan.returned(event, time.monotonic()))
+        if actions := self._plan.returned(event, time.monotonic()):
+            self._carry_out(actions)
 
     def withdraw(self, number: int) -> None:
         """The caller does not wait any more."""
@@ -240,7 +228,7 @@ class Pool:
         if leaser is None:  # withdrawn while the actions of one event were carried out
             self._loop.call_soon(self.give_back, action.lease, True)
             return
-        leaser.leased(Lease(action.lease, self._live[action.sandbox], action.source, action.runs_at_once))
+        leaser.leased(action.lease, self._live[action.sandbox], action.source, action.runs_at_once)
         if not action.runs_at_once and self._hurrier is None:
             self._hurry()
 

@@ -27,6 +27,7 @@ HEADER = struct.Struct("!IBI")
 CALL_HEAD = struct.Struct("!IBI16sI")
 TIMES = struct.Struct("!QQ")
 EXIT = struct.Struct("!iiQ")
+RESULT_AT = HEADER.size + TIMES.size
 LOAD_TIME = struct.Struct("!Q")
 THAWED = b"\1"
 
@@ -110,26 +111,24 @@ class Session(asyncio.Protocol):
 
     def call(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
         """Send one call; returns its number on this connection."""
-        number = self._take_number(listener)
-        self._write(CALL_HEAD.pack(20 + len(event), CALL, number, invocation, budget_ms) + event)
+        number = self.queue(listener, invocation, budget_ms, event, CALL)
+        self.send_queued()
         return number
 
-    def queue(self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes) -> int:
+    def queue(
+        self, listener: CallListener, invocation: bytes, budget_ms: int, event: bytes, kind: int = QUEUED
+    ) -> int:
         """Have one queued call sent with the next `send_queued`; returns its number on this connection."""
-        number = self._take_number(listener)
-        self._queued.append(CALL_HEAD.pack(20 + len(event), QUEUED, number, invocation, budget_ms) + event)
+        self._last_call = number = self._last_call % 0xFFFFFFFF + 1
+        self._calls[number] = listener
+        self._aside = 0
+        self._queued.append(CALL_HEAD.pack(20 + len(event), kind, number, invocation, budget_ms) + event)
         return number
 
     def send_queued(self) -> None:
         """Send what was queued. HOLDS: there is a permit for each."""
         frames, self._queued = self._queued, []
         self._write(b"".join(frames))
-
-    def _take_number(self, listener: CallListener) -> int:
-        self._last_call = number = self._last_call % 0xFFFFFFFF + 1
-        self._calls[number] = listener
-        self._aside = 0
-        return number
 
     def forget(self, number: int) -> None:
         """Stop listening to a call that will not be run; a server that lies may have begun to answer it."""
@@ -206,7 +205,10 @@ class Session(asyncio.Protocol):
             if end > size:
                 break
             try:
-                self._receive(kind, number, data[start + HEADER.size : end])
+                if kind == RESULT and self._is_loaded:
+                    self._receive_result(number, data, start, end)
+                else:
+                    self._receive(kind, number, data[start + HEADER.size : end])
             except (struct.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self._end(f"a malformed frame of kind {kind:#x}: {error}")
             if self._is_over:
@@ -234,16 +236,22 @@ class Session(asyncio.Protocol):
         length: int = HEADER.unpack_from(self._buffer)[0]
         return length > self._max_frame or len(self._buffer) >= HEADER.size + length
 
+    def _receive_result(self, number: int, data: bytes, start: int, end: int) -> None:
+        """The frame that ends nearly every call, where it lies."""
+        if self._parts:
+            self._parts.pop(number, None)
+        listener = self._calls.pop(number, None)
+        if listener is None:
+            self._count(WASTE_COST + end - start)
+        elif end < start + RESULT_AT:
+            raise struct.error(f"a result of {end - start} bytes, its times included")
+        else:
+            run_ns, cpu_ns = TIMES.unpack_from(data, start + HEADER.size)
+            listener.answered(run_ns, cpu_ns, data[start + RESULT_AT : end])
+
     def _receive(self, kind: int, number: int, payload: bytes) -> None:
         if not self._is_loaded:
             self._receive_early(kind, number, payload)
-        elif kind == RESULT:
-            listener = self._forget_answered(number)
-            if listener is None:
-                self._count(WASTE_COST + len(payload))
-            else:
-                run_ns, cpu_ns = TIMES.unpack_from(payload)
-                listener.answered(run_ns, cpu_ns, payload[TIMES.size :])
         elif kind == LOG:
             self._receive_log(number, payload)
         elif kind == EXITED or (kind == ERROR and number):

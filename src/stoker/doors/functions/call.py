@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from stoker.doors import explanation
-from stoker.doors.contract import Exchange
+from stoker.doors.contract import Call, Exchange
 from stoker.doors.functions import replies
 from stoker.doors.functions.fields import is_id
 from stoker.doors.refusals import Refusals
 from stoker.errors import NodeError
-from stoker.types import Invocation, Outcome, Phases, Reuse, Status
+from stoker.types import Invocation, Outcome, Reuse, Status
 
 if TYPE_CHECKING:
     from stoker.node import Node
@@ -71,34 +71,20 @@ class Caller:
             deadline=exchange.received + self._patience_s,
             reuse=Reuse.PROCESS,
         )
-        pending = _Pending(exchange, invocation.id)
-        call = self._node.call(invocation, ticket, pending.settle)
-        pending.phases = call.phases
-        exchange.on_left = call.leave
+        exchange.on_left = self._node.call(invocation, ticket, self._settle, exchange).leave
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Say why there is no call."""
         head = explanation.lines(explanation.error_headers(error))
         exchange.reply(replies.status_of(error), head, replies.error_body(error))
 
-
-class _Pending:
-    """A call under way and the request that waits for it."""
-
-    __slots__ = ("_exchange", "_id", "phases")
-
-    def __init__(self, exchange: Exchange, invocation: str) -> None:
-        self._exchange = exchange
-        self._id = invocation
-        self.phases: Phases | None = None
-        """None when the call settles before the node has handed it out."""
-
-    def settle(self, end: Outcome | NodeError) -> None:
+    @staticmethod
+    def _settle(call: Call, end: Outcome | NodeError) -> None:
+        exchange: Exchange = call.caller
         if isinstance(end, NodeError):
-            head = explanation.lines(explanation.error_headers(end, self._id, self.phases))
-            self._exchange.reply(replies.status_of(end), head, replies.error_body(end))
+            head = explanation.lines(explanation.error_headers(end, call.invocation.id, call.phases))
+            exchange.reply(replies.status_of(end), head, replies.error_body(end))
         elif end.status is Status.OK:
-            self._exchange.reply(200, explanation.outcome_lines(end), end.result or b"null")
+            exchange.reply(200, explanation.outcome_lines(end), end.result or b"null")
         else:
-            head = explanation.outcome_lines(end)
-            self._exchange.reply(replies.outcome_status(end), head, replies.failure(end))
+            exchange.reply(replies.outcome_status(end), explanation.outcome_lines(end), replies.failure(end))

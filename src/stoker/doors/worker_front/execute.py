@@ -10,12 +10,12 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from stoker.doors import explanation
-from stoker.doors.contract import Exchange
+from stoker.doors.contract import Call, Exchange
 from stoker.doors.refusals import Refusals
 from stoker.doors.worker_front import replies
 from stoker.doors.worker_front.knobs import Knobs
 from stoker.errors import BadRequest, NodeError, NoSuchFunction
-from stoker.types import Invocation, Outcome, Phases, Reuse, Status
+from stoker.types import Invocation, Outcome, Reuse, Status
 
 if TYPE_CHECKING:
     from stoker.node import Node
@@ -64,40 +64,27 @@ class Execute:
             reuse=Reuse.SANDBOX if state.using_rest_mode else Reuse.NONE,
             keep_s=float(state.rest_container_life_time) if state.using_rest_mode else None,
         )
-        pending = _Pending(exchange, function.removeprefix(BEFORE), invocation.id)
-        call = self._node.call(invocation, ticket, pending.settle)
-        pending.phases = call.phases
-        exchange.on_left = call.leave
+        exchange.on_left = self._node.call(invocation, ticket, self._settle, exchange).leave
 
     def refuse(self, exchange: Exchange, error: Exception) -> None:
         """Say why there is no call."""
         head = explanation.lines(explanation.error_headers(error))
         exchange.reply(replies.status_of(error), head, replies.error_body(error))
 
-
-class _Pending:
-    """A call under way and the request that waits for it."""
-
-    __slots__ = ("_exchange", "_id", "_name", "phases")
-
-    def __init__(self, exchange: Exchange, name: str, invocation: str) -> None:
-        self._exchange = exchange
-        self._name = name
-        self._id = invocation
-        self.phases: Phases | None = None
-        """None when the call settles before the node has handed it out."""
-
-    def settle(self, end: Outcome | NodeError) -> None:
+    @staticmethod
+    def _settle(call: Call, end: Outcome | NodeError) -> None:
+        exchange: Exchange = call.caller
         if isinstance(end, NodeError):
-            head = explanation.lines(explanation.error_headers(end, self._id, self.phases))
-            self._exchange.reply(replies.status_of(end), head, replies.error_body(end))
+            head = explanation.lines(explanation.error_headers(end, call.invocation.id, call.phases))
+            exchange.reply(replies.status_of(end), head, replies.error_body(end))
             return
         head = explanation.outcome_lines(end)
         if end.status is Status.OK:
-            took_ms = int((time.monotonic() - self._exchange.received) * 1000)
-            self._exchange.reply(200, head, replies.success(end, self._name, took_ms))
+            took_ms = int((time.monotonic() - exchange.received) * 1000)
+            name = call.invocation.function.removeprefix(BEFORE)
+            exchange.reply(200, head, replies.success(end, name, took_ms))
         else:
-            self._exchange.reply(replies.FAILED, head, replies.failure(explanation.failure_line(end)))
+            exchange.reply(replies.FAILED, head, replies.failure(explanation.failure_line(end)))
 
 
 def function_name(query: bytes) -> str:
