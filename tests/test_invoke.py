@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -165,6 +166,26 @@ async def test_a_second_call_finds_the_sandbox_warm(house: House) -> None:
     first, second = await house.call(key), await house.call(key)
     assert second.source is Source.WARM
     assert first.sandbox == second.sandbox
+
+
+async def test_calls_leave_nothing_for_the_garbage_collector(house: House) -> None:
+    """However many come, it need not run: what a call was made of goes with its end."""
+    key = house.shelf.put()
+    events = [{"n": 1}, {"do": "raise", "type": "KeyError", "message": "x"}, {"do": "print", "stdout": "o"}]
+    for event in events:
+        await house.call(key, event)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for event in events * 10:
+            await house.call(key, event)
+        await asyncio.gather(*(house.call(key, n) for n in range(20)))
+        gc.collect()
+        left = {type(one) for one in gc.garbage if type(one).__module__.startswith("stoker")}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert left == set()
 
 
 async def test_reuse_none_never_meets_a_used_sandbox(house: House) -> None:
