@@ -151,6 +151,7 @@ class Node:
             settings.keep_s,
             bound_spares=backend.bound_spares,
             zygotes_mb=zygotes_mb,
+            staging=settings.home / "staging",
         )
         backend.on_spares = self.pool.spares_changed
         workshop = Workshop(backend, ground.builder, BUILD_STEPS)

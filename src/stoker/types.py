@@ -120,6 +120,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     zygote: bool = True
     """What its import has made may be kept, and shared by sandboxes that start later."""
     interpreter: Interpreter = Interpreter.FORKED
+    packages: str = ""
+    """Names what its build has installed, by its bytes; empty: nothing."""
     note: str = ""
     """What a caller should know about how the function was read, for example a version that was mapped."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from journeys.running import RunningNode, running
+from journeys.test_packages import deploy, wheel
 from stoker.pool.freezing import LEAST_ALLOWED_S
 
 KNOWS = r"""
@@ -106,4 +107,34 @@ def test_who_attacks_while_a_zygote_is_made_has_none(node: RunningNode, attack: 
     assert node.call("beside", {"n": 1}).json == {"n": 1}
     assert node.ask("DELETE", f"/functions/{attack}").status == 200
     node.wait_for_pool(lambda pool: pool["zygotes"] == 0)
+    node.wait_until_quiet()
+
+
+QUICK = (
+    "exits",
+    "raises",
+    "hands-over-noise",
+    "hands-over-what-can-change",
+    "hands-over-a-bad-script",
+    "hands-over-a-script-that-leads-nowhere",
+)
+
+
+@pytest.mark.parametrize("attack", QUICK)
+def test_a_package_that_attacks_while_it_is_imported_for_several_is_imported_by_each(
+    node: RunningNode, attack: str
+) -> None:
+    code = KNOWS.replace("ATTACK", ATTACKS[attack]).partition("def lambda_handler")[0]
+    code = code.replace("os.urandom(8).hex()", "time.time_ns()")
+    calls = "import slow\ndef lambda_handler(event, context):\n    return slow.BORN\n"
+    for name in ("one", "other"):
+        deploy(node, f"{name}-{attack}", wheel(code), calls=calls)
+    words = [node.call(f"{name}-{attack}") for name in ("one", "other")]
+    wait_for_log(node, f"-{attack} and others have it has no zygote")
+    words += [node.call(f"{name}-{attack}") for name in ("one", "other")]
+    assert [word.status for word in words] == [200] * 4, words
+    assert len({word.json for word in words}) == 4
+    assert node.call("beside", {"n": 1}).json == {"n": 1}
+    for name in ("one", "other"):
+        assert node.ask("DELETE", f"/functions/{name}-{attack}").status == 200
     node.wait_until_quiet()

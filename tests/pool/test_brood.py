@@ -203,6 +203,81 @@ def test_a_zygote_goes_for_room_and_those_that_started_from_it_before_it() -> No
     assert plan.on(SandboxGone(2), 6) == [DropZygote(1), StartSandbox(3, big)]
 
 
+def of_packages(name: str, memory_mb: int = 100, packages: str = "p") -> Need:
+    return Need(name, f"front/{name}", Reuse.NONE, memory_mb=memory_mb, can_freeze=True, packages=packages)
+
+
+def imported(
+    plan: Plan, need: Need, lease: int, *names: str, how: str = "afresh", took_s: float = 1.0
+) -> int:
+    """A call in a sandbox of its own, which says what it named; what it started from."""
+    [start] = [one for one in plan.on(LeaseAsked(lease, need), 0) if isinstance(one, StartSandbox)]
+    plan.on(SandboxReady(start.sandbox), 0)
+    said = SandboxLoaded(start.sandbox, took_s, how == "thawed", how == "partly", frozenset(names))
+    plan.on(said, 0)
+    plan.on(LeaseReturned(lease, True), 0)
+    plan.on(SandboxGone(start.sandbox), 0)
+    return start.zygote
+
+
+def sharing_plan() -> Plan:
+    """Zygote 1 is of the package `n`, which two functions name."""
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    imported(plan, of_packages("a"), 1, "n", "m")
+    imported(plan, of_packages("b", memory_mb=80), 2, "n")
+    assert plan.on(Tick(), 1) == [MakeZygote(1, of_packages("b", memory_mb=80), frozenset("n"))]
+    assert plan.on(ZygoteReady(1, 60), 2) == []
+    return plan
+
+
+def test_a_function_starts_from_what_others_have_imported_of_its_packages() -> None:
+    plan = sharing_plan()
+    assert imported(plan, of_packages("new"), 3, how="partly", took_s=0.01) == 1
+    assert imported(plan, of_packages("other", packages="q"), 4, took_s=0.01) == 0
+    assert plan.on(Tick(), 3) == [], "who has little left to import needs none of his own"
+    assert plan.snapshot().committed_mb == 60
+
+
+def test_who_has_much_left_to_import_has_a_zygote_of_his_own_and_starts_from_that() -> None:
+    plan = sharing_plan()
+    for number, name in enumerate(("a", "new"), 2):
+        imported(plan, of_packages(name), 3, "n", "m", how="partly", took_s=0.7)
+        assert plan.on(Tick(), number) == [MakeZygote(number, of_packages(name))]
+        plan.on(ZygoteReady(number, 60), number)
+        assert imported(plan, of_packages(name), 4, how="thawed", took_s=0.01) == number
+
+
+def test_who_does_not_fit_is_not_asked_again_and_has_his_own() -> None:
+    plan = sharing_plan()
+    assert imported(plan, of_packages("odd"), 3, "n") == 1
+    assert imported(plan, of_packages("odd"), 4, "n") == 0
+    assert plan.on(Tick(), 3) == [MakeZygote(2, of_packages("odd"))]
+    assert imported(plan, of_packages("new"), 5, how="partly", took_s=0.01) == 1
+
+
+def test_one_of_packages_goes_when_it_fits_nobody_any_more() -> None:
+    plan = sharing_plan()
+    imported(plan, of_packages("new"), 3, how="partly", took_s=0.01)
+    imported(plan, of_packages("new"), 4, "n")  # what sandboxes are forked from is another by now
+    assert plan.snapshot().zygotes == 0
+    assert isinstance(plan.on(Tick(), 3)[0], MakeZygote)
+
+
+def test_one_of_packages_that_failed_is_tried_again_later() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    for lease, name in enumerate("ab"):
+        imported(plan, of_packages(name), lease, "n")
+    [make] = plan.on(Tick(), 1)
+    assert make == MakeZygote(1, of_packages("a"), frozenset("n"))
+    plan.on(ZygoteFailed(1, Flaw.LASTING), 2)
+    assert plan.on(Tick(), 3) == [MakeZygote(2, of_packages("a"))], "they have their own meanwhile"
+    plan.on(ZygoteFailed(2, Flaw.LASTING), 4)
+    plan.on(Tick(), 5)
+    plan.on(ZygoteFailed(3, Flaw.LASTING), 6)
+    assert plan.on(Tick(), 7) == []
+    assert plan.on(Tick(), 3 + AGAIN_S) == [MakeZygote(4, of_packages("a"), frozenset("n"))]
+
+
 def test_one_that_is_being_made_gives_its_room_at_once() -> None:
     plan = Plan(300, "greedy_dual", zygotes_mb=300)
     sandbox = loaded(plan)

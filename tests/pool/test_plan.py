@@ -58,6 +58,7 @@ def need(
     at_most: int = 0,
     depth: int = 0,
     can_freeze: bool = False,
+    packages: str = "",
 ) -> Need:
     return Need(
         revision=name,
@@ -69,6 +70,7 @@ def need(
         at_most=at_most,
         keep_s=10.0,
         can_freeze=can_freeze,
+        packages=packages,
     )
 
 
@@ -579,8 +581,8 @@ NEEDS = [
     need("e", at_most=2, memory_mb=40),
     need("f", memory_mb=600),
     need("g", memory_mb=60, depth=3),
-    need("h", memory_mb=50, can_freeze=True),
-    need("i", memory_mb=30, reuse=Reuse.NONE, can_freeze=True),
+    need("h", memory_mb=50, can_freeze=True, packages="p"),
+    need("i", memory_mb=30, reuse=Reuse.NONE, can_freeze=True, packages="p"),
     telling("k"),
     telling("l", memory_mb=200, at_most=1),
     msgspec.structs.replace(telling("n", memory_mb=80), can_freeze=True),
@@ -838,10 +840,16 @@ class Histories(RuleBasedStateMachine):
         self.send(PrewarmChanged(functions, each))
 
     @precondition(lambda self: self.up)
-    @rule(data=st.data(), took_s=st.sampled_from([0.001, 1.0]), is_thawed=st.booleans())
-    def load(self, data: st.DataObject, took_s: float, is_thawed: bool) -> None:
+    @rule(
+        data=st.data(),
+        took_s=st.sampled_from([0.001, 1.0]),
+        how=st.sampled_from(["afresh", "thawed", "partly"]),
+        imports=st.sampled_from([frozenset(), frozenset("p"), frozenset("pq")]),
+    )
+    def load(self, data: st.DataObject, took_s: float, how: str, imports: frozenset[str]) -> None:
         sandbox = data.draw(st.sampled_from(sorted(self.up)))
-        self.send(SandboxLoaded(sandbox, took_s, is_thawed and sandbox in self.source))
+        how = how if sandbox in self.source else "afresh"
+        self.send(SandboxLoaded(sandbox, took_s, how == "thawed", how == "partly", imports))
 
     @rule(data=st.data())
     def change_spares(self, data: st.DataObject) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal, NoReturn, Protocol
 import msgspec
 
 from stoker.code.drafts import Draft
+from stoker.code.packages import digest_packages
 from stoker.code.sealing import Contents, exceeds, seal, too_large
 from stoker.code.shelf import Manifest
 from stoker.code.sources import Package
@@ -121,6 +122,7 @@ class _Build:
         function = await asyncio.to_thread(draft.read, root)
         await self._prepare(root, function)
         contents = await asyncio.to_thread(self._finish, root)
+        packages = await asyncio.to_thread(digest_packages, self._stage / "ready" / "code")
         await asyncio.to_thread(self._check_same, draft, function)
         manifest = Manifest(
             digest=digest,
@@ -130,6 +132,7 @@ class _Build:
             files=contents.files,
             size_bytes=contents.size_bytes,
             made_at=time.time(),
+            packages=packages,
         )
         manifest.write(self._stage / "ready")
         return manifest

@@ -7,6 +7,8 @@ import hashlib
 import logging
 from pathlib import Path
 
+import msgspec
+
 from stoker.code.build import Builder
 from stoker.code.describing import revised
 from stoker.code.drafts import Draft
@@ -90,6 +92,7 @@ class Maker:
 
     async def _read(self, folder: Folder, draft: Draft, built: bool) -> Pin:
         function = revised(await asyncio.to_thread(draft.read, folder.code), folder.path.name)
+        function = msgspec.structs.replace(function, packages=folder.manifest.packages)
         version = Version(function, folder.code, folder.manifest.digest, folder.manifest.size_bytes)
         return Pin(self._shelf, folder, version, built)
 

@@ -38,6 +38,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     size_bytes: int
     made_at: float
+    packages: str = ""
+    """Names what was installed for it, by its bytes; empty: nothing."""
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:

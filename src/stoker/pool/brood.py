@@ -6,6 +6,10 @@ committed memory, and it goes like an idle sandbox does, by the same rank, when 
 sandboxes live that started from it they hold its memory, so it cannot go before them. Where all zygotes
 together may have no more memory, those that nobody uses give way to one that saves more.
 
+Between the interpreter and a function's own zygote there may be one of its packages (`sharing`), for all
+functions that have the same: what starts from it imports the rest. Who has little left to import then needs
+none of his own, and several have one memory.
+
 Making one can fail by chance: a sandbox did not come up in time, or was lost. That is tried again, each time
 after a longer pause, and not for ever, for what fails by itself looks the same from outside.
 """
@@ -13,10 +17,12 @@ after a longer pause, and not for ever, for what fails by itself looks the same 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from stoker.pool.events import DropZygote, Flaw, MakeZygote, SandboxLoaded, ZygoteFailed, ZygoteReady
-from stoker.pool.groups import Entry, Group, Phase
-from stoker.pool.keeping import victims
+from stoker.pool.groups import Entry, Group, Lately, Phase
+from stoker.pool.keeping import FORGET_S, victims
+from stoker.pool.sharing import Member, common
 
 WORTH_S = 0.05
 """An import that takes less is done again: becoming a zygote takes some milliseconds too."""
@@ -24,6 +30,10 @@ MAKING_TIMES = 2
 """While one is made there is the sandbox that loads, and beside it what it is copied to."""
 AGAIN_S, LONGER, MOST_ATTEMPTS = 10.0, 4, 4
 """After an attempt that the machine may have spoilt comes a pause, each so many times the one before."""
+CHOOSE_AGAIN_S = 1.0
+"""Where there is no room for what was chosen, so long nothing else is: choosing takes 0.2 ms."""
+MOSTLY = 0.25
+"""Of its import, what a function may have left to import when it starts from its packages' zygote."""
 BETTER = 2.0
 """So many times as much as those that give way for it a zygote has to save."""
 
@@ -83,6 +93,8 @@ class Brood:
 
     def __init__(self, budget_mb: int) -> None:
         self.zygotes: dict[int, Zygote] = {}
+        self._shared: dict[str, Group] = {}
+        """By packages: what stands for all functions that have them."""
         self.committed_mb = 0
         self._budget_mb = budget_mb
         self._last = 0
@@ -94,7 +106,45 @@ class Brood:
         """Whether one for this group would be worth it, and there is none."""
         if group.zygote is not None or not group.need.can_freeze or now < group.unfit_until:
             return False
-        return group.import_s >= WORTH_S and group.last_asked > -math.inf
+        if group.import_s < WORTH_S or group.last_asked == -math.inf:
+            return False
+        # Where most of it is had from its packages' zygote, another memory for the rest is not worth it.
+        return self._shared_by(group) is None or group.rest_s >= max(WORTH_S, group.import_s * MOSTLY)
+
+    def wants_shared(self, groups: Iterable[Group], now: float) -> list[Group]:
+        """Sets of packages of which one for all would be worth it, each as a group of nobody's sandboxes."""
+        members: dict[str, list[Group]] = {}
+        for group in groups:
+            if group.need.packages and group.imports and group.import_s >= WORTH_S and not group.never_shares:
+                members.setdefault(group.need.packages, []).append(group)
+        found = []
+        for packages, several in members.items():
+            shared = self._shared.get(packages)
+            if shared is None or (shared.zygote is None and now >= shared.unfit_until):
+                imports = common([_member(group, now) for group in several]) if len(several) > 1 else None
+                if imports:
+                    found.append(self._share(packages, imports, several, now))
+        return found
+
+    def _share(self, packages: str, imports: frozenset[str], several: list[Group], now: float) -> Group:
+        """The group that stands for them; the smallest of them makes it, so that it fits into all."""
+        fitting = [group for group in several if imports <= group.imports]
+        need = min((group.need for group in fitting), key=lambda need: (need.memory_mb, need.key))
+        shared = self._shared.setdefault(packages, Group(need))
+        shared.need, shared.imports = need, imports
+        shared.import_s = sum(group.import_s for group in fitting) / len(fitting)
+        shared.starts = Lately()
+        for _ in fitting:
+            shared.starts.happened(now)
+        shared.last_asked = now
+        shared.unfit_until = now + CHOOSE_AGAIN_S
+        return shared
+
+    def _shared_by(self, group: Group) -> Zygote | None:
+        """That of its packages, where it can start from it."""
+        shared = self._shared.get(group.need.packages)
+        zygote = None if shared is None or group.never_shares else shared.zygote
+        return zygote if zygote is not None and zygote.is_ready else None
 
     def lacks_mb(self, group: Group) -> int:
         """What those that there are would have to give for one of this group."""
@@ -129,7 +179,8 @@ class Brood:
         self._last += 1
         zygote = group.zygote = self.zygotes[self._last] = Zygote(self._last, group, now, age)
         self.committed_mb += zygote.memory_mb
-        return MakeZygote(zygote.id, group.need)
+        is_shared = self._shared.get(group.need.packages) is group
+        return MakeZygote(zygote.id, group.need, group.imports if is_shared else frozenset())
 
     def made(self, event: ZygoteReady | ZygoteFailed, now: float) -> list[DropZygote]:
         """Its maker has come to an end."""
@@ -143,27 +194,50 @@ class Brood:
         if zygote.group.zygote is zygote:
             zygote.group.zygote = None
         self._gone(zygote)
-        _remember(zygote.group, event.flaw, now)
+        # Of packages it may be the fault of the one function that made it, or tried it.
+        is_shared = self._shared.get(zygote.group.need.packages) is zygote.group
+        _remember(zygote.group, Flaw.PASSING if is_shared else event.flaw, now)
         return []
 
     def loaded(self, entry: Entry, event: SandboxLoaded) -> list[DropZygote]:
         """A sandbox has loaded its function, from its zygote or by itself."""
-        entry.group.load_s = event.took_s
+        group, zygote = entry.group, entry.zygote
+        group.load_s = event.took_s
+        group.imports = event.imports or group.imports
         if event.is_thawed:
             return []
-        entry.group.import_s = event.took_s
+        if event.is_partly:
+            shared_s = zygote.group.import_s if zygote is not None else 0.0
+            group.rest_s, group.import_s = event.took_s, max(group.import_s, shared_s + event.took_s)
+            return []
+        group.import_s = event.took_s
+        if zygote is None:
+            return []
+        if zygote.group is not group and group.rest_s < 0:
+            group.never_shares = True  # it did not fit
+            return []
         # Nothing can start from it any more: what all sandboxes are forked from is another by now.
-        return [] if entry.zygote is None else self.retire(entry.zygote)
+        return self.retire(zygote)
 
     def forget(self, group: Group) -> list[DropZygote]:
         """Its revision is not current any more, or not expected again."""
         return [] if group.zygote is None else self.retire(group.zygote)
 
+    def forget_shared(self, now: float) -> list[DropZygote]:
+        """Those of packages that nothing has started from for so long that nobody is expected to."""
+        old = [name for name, shared in self._shared.items() if now - shared.last_asked > FORGET_S]
+        return [action for name in old for action in self.forget(self._shared.pop(name))]
+
     def use(self, entry: Entry, now: float, age: float) -> int:
-        """What that sandbox starts from; 0: its group has nothing ready."""
+        """What that sandbox starts from: its function's, else its packages'; 0: nothing is ready."""
         zygote = entry.group.zygote
         if zygote is None or not zygote.is_ready:
+            zygote = self._shared_by(entry.group)
+        if zygote is None:
             return 0
+        if zygote.group is not entry.group:
+            zygote.group.starts.happened(now)
+            zygote.group.last_asked = now
         entry.zygote = zygote
         zygote.users[entry.id] = entry
         zygote.served += 1
@@ -201,6 +275,10 @@ class Brood:
         """Nothing of it is left."""
         del self.zygotes[zygote.id]
         self.committed_mb -= zygote.memory_mb
+
+
+def _member(group: Group, now: float) -> Member:
+    return Member(group.need.function, group.imports, group.saves_s(now))
 
 
 def _remember(group: Group, flaw: Flaw, now: float) -> None:

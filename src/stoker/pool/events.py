@@ -35,6 +35,9 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     """How many leases all sandboxes of the revision serve at a time; 0: no bound but the budget."""
     keep_s: float | None = None
     """How long an idle sandbox is kept; None: as the plan's policy says."""
+    packages: str = ""
+    """Names what is installed for it, by its bytes, and what runs it; the same are imported alike. Empty: it
+    starts from no zygote of packages."""
     can_freeze: bool = False
     """What its import has made can be kept as a zygote."""
     tells_memory: bool = False
@@ -82,6 +85,10 @@ class SandboxLoaded(msgspec.Struct, frozen=True, gc=False):
     took_s: float
     is_thawed: bool = False
     """It became its zygote instead."""
+    is_partly: bool = False
+    """It became its packages' zygote, and imported the rest."""
+    imports: frozenset[str] = frozenset()
+    """The modules of its packages that its code names, as it says."""
 
 
 class SandboxQueues(msgspec.Struct, frozen=True, gc=False):
@@ -213,6 +220,8 @@ class BoundSpares(msgspec.Struct, frozen=True, gc=False):
 class MakeZygote(msgspec.Struct, frozen=True, gc=False):
     zygote: int
     need: Need
+    imports: frozenset[str] = frozenset()
+    """Of packages alone: these modules, and nothing of the function's own."""
 
 
 class DropZygote(msgspec.Struct, frozen=True, gc=False):

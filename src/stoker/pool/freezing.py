@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import socket
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from stoker.code.packages import copy_packages
 from stoker.pool.brood import MAKING_TIMES, WORTH_S
 from stoker.runtimes.wire import (
     ERROR,
@@ -24,8 +28,9 @@ from stoker.runtimes.wire import (
     LOAD_TIME,
     LOADED,
     MAX_ERROR,
-    THAWED,
+    Loading,
     read_error,
+    read_loaded,
     write_load,
 )
 from stoker.types import MEBIBYTE, Network
@@ -71,24 +76,50 @@ async def make_zygote(recipe: Recipe, trial: Recipe) -> Zygote:
     more = msgspec.structs.replace(limits, memory_mb=memory_mb, scratch_mb=max(limits.scratch_mb, memory_mb))
     spec = msgspec.structs.replace(recipe.spec, limits=more, network=Network.NONE, egress=(), opening=b"")
     load = msgspec.structs.replace(recipe.load, freeze=True)
-    took_s, _, file = await _converse(recipe._replace(spec=spec, load=load), None)
+    loading, file = await _converse(recipe._replace(spec=spec, load=load), None)
     if file < 0:
         raise Unfit("its runtime does not do that")
     try:
-        if took_s < WORTH_S:
-            raise NotWorth(f"its import took only {took_s * 1000:.1f} ms")
+        if loading.took_s < WORTH_S:
+            raise NotWorth(f"its import took only {loading.took_s * 1000:.1f} ms")
         size_mb = _size_mb(file)
         if size_mb > memory_mb:
             raise Unfit(f"it has {size_mb} MB, more than the {memory_mb} allowed")
         plain = msgspec.structs.replace(trial.spec, opening=b"")
-        _, is_thawed, other = await _converse(trial._replace(spec=plain), file)
+        tried, other = await _converse(trial._replace(spec=plain), file)
         close(other)
-        if not is_thawed:
+        if not tried.is_thawed and not tried.is_partly:
             raise Spoilt("the sandbox that tried did not start from it")
     except BaseException:
         os.close(file)
         raise
     return Zygote(file, size_mb)
+
+
+async def make_packages_zygote(
+    recipe: Recipe, trial: Recipe, imports: frozenset[str], staging: Path
+) -> Zygote:
+    """The same of what a function has installed, and nothing of its own: not seen, not run, not its words.
+
+    HOLDS: all in that sandbox is the same for every function with these packages.
+    """
+    assert recipe.spec.code is not None
+    alone = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="packages-", dir=staging))
+    try:
+        await asyncio.to_thread(copy_packages, recipe.spec.code, alone / "code")
+        spec = msgspec.structs.replace(recipe.spec, code=alone / "code")
+        load = msgspec.structs.replace(
+            recipe.load,
+            handler="",
+            function="packages",
+            environment={},
+            mode="process",
+            tells=False,
+            imports=tuple(sorted(imports)),
+        )
+        return await make_zygote(recipe._replace(spec=spec, load=load), trial)
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, alone))
 
 
 def close(file: int) -> None:
@@ -111,11 +142,8 @@ def _size_mb(file: int) -> int:
     return -(-max(status.st_size, status.st_blocks * 512) // MEBIBYTE)
 
 
-async def _converse(recipe: Recipe, file: int | None) -> tuple[float, bool, int]:
-    """Have the function loaded in a sandbox that is gone afterwards.
-
-    How long that took, whether it came up from the file, and what it handed over, or -1.
-    """
+async def _converse(recipe: Recipe, file: int | None) -> tuple[Loading, int]:
+    """Have the function loaded in a sandbox that is gone afterwards: how, and what it handed over, or -1."""
     allowed_s = max(LEAST_ALLOWED_S, recipe.spec.limits.timeout_s)
     sandbox = await recipe.backend.create(recipe.spec)
     try:
@@ -159,7 +187,7 @@ class _Line:
         if is_over:
             self._loop.remove_reader(output)
 
-    async def converse(self, load: Load, file: int | None) -> tuple[float, bool, int]:
+    async def converse(self, load: Load, file: int | None) -> tuple[Loading, int]:
         socket.send_fds(self._channel, [write_load(load)], [] if file is None else [file])
         if (await self._frame())[0] != HELLO:
             raise Unfit("it does not greet")
@@ -171,9 +199,8 @@ class _Line:
             raise Unfit(f"a frame of kind {kind:#x} instead of LOADED")
         if len(payload) < LOAD_TIME.size:
             raise Unfit("a LOADED without a time")
-        took_ns = LOAD_TIME.unpack_from(payload)[0]
         file, self._file = self._file, -1
-        return took_ns / 1e9, payload[LOAD_TIME.size :] == THAWED, file
+        return read_loaded(payload), file
 
     async def _frame(self) -> tuple[int, bytes]:
         while True:

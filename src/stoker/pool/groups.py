@@ -130,12 +130,15 @@ class Group:
         "free",
         "habit",
         "import_s",
+        "imports",
         "last_asked",
         "load_s",
         "moved_at",
         "need",
+        "never_shares",
         "prewarm_failed",
         "queueing",
+        "rest_s",
         "run_s",
         "running",
         "seen_at",
@@ -178,6 +181,12 @@ class Group:
         """What importing the function's code took when it was last done, or becoming its zygote."""
         self.import_s = 0.0
         """The same, of imports alone."""
+        self.rest_s = -1.0
+        """The same, after it had started from its packages' zygote; negative: it has not."""
+        self.imports: frozenset[str] = frozenset()
+        """The modules of its packages that it names, as one of its sandboxes said."""
+        self.never_shares = False
+        """It does not start from what was imported for several: it says so when it could."""
         self.zygote: Zygote | None = None
         """What its next sandbox starts from, once it is made."""
         self.attempts = 0

@@ -20,7 +20,7 @@ from stoker.pool.groups import STUCK_S
 from stoker.pool.meter import Meter
 from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
-from stoker.runtimes.wire import PERMIT, CallListener, Session, write_load
+from stoker.runtimes.wire import PERMIT, CallListener, Loading, Session, write_load
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError
 
@@ -57,7 +57,7 @@ class Live:
         zygote: int | None = None,
         on_end: Callable[[], None],
         on_queues: Callable[[], None] = lambda: None,
-        on_load: Callable[[float, bool], None] = lambda took_s, is_thawed: None,
+        on_load: Callable[[Loading], None] = lambda loading: None,
     ) -> None:
         """`zygote` is a file that it can become instead of loading the function (`freezing`)."""
         self.name = name
@@ -294,7 +294,7 @@ class Live:
     def loaded(self, load_ns: int) -> None:
         self.loaded_at = time.monotonic()
         self.load_ns = load_ns
-        self._on_load(load_ns / 1e9, self.session.is_thawed)
+        self._on_load(self.session.loading)
         if self.guests:
             self.meter.begin_first()
         for guest in self.guests.values():

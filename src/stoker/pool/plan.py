@@ -423,6 +423,7 @@ class Plan:
             if not group.entries and not group.waiting and now - group.last_asked > FORGET_S:
                 self._actions += self._brood.forget(group)
                 del self._groups[key]
+        self._actions += self._brood.forget_shared(now)
 
     def _start_expected(self, now: float) -> None:
         """Start what the policy expects to be called, in room that nobody needs, and leave some."""

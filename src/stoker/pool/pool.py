@@ -7,8 +7,10 @@ import itertools
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -45,7 +47,7 @@ from stoker.pool.events import (
     ZygoteFailed,
     ZygoteReady,
 )
-from stoker.pool.freezing import NotWorth, Spoilt, Unfit, Zygote, make_zygote
+from stoker.pool.freezing import NotWorth, Spoilt, Unfit, Zygote, make_packages_zygote, make_zygote
 from stoker.pool.live import Live
 from stoker.pool.plan import Plan
 from stoker.pool.readers import Readers
@@ -88,6 +90,7 @@ class Pool:
     """Every live sandbox of the node; `spawn` starts a background task in the node's task group.
 
     `bound_spares` is told the memory that spares may hold, whenever that changes; None: there are none.
+    In `staging`, on the disk that code is on, packages are shown alone.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Pool:
         keep_s: float | None = None,
         bound_spares: Callable[[int], None] | None = None,
         zygotes_mb: int = 0,
+        staging: Path | None = None,
     ) -> None:
         starts_at_once = STARTS_EACH * len(os.sched_getaffinity(0))
         spare_mb = budget_mb // SPARES_SHARE if bound_spares is not None else 0
@@ -105,6 +109,7 @@ class Pool:
         self._bound_spares = bound_spares or (lambda memory_mb: None)
         self._bound_spares(spare_mb)
         self._spawn = spawn
+        self._staging = staging or Path(tempfile.gettempdir())
         self._loop = asyncio.get_running_loop()
         self._lease_numbers = itertools.count(1)
         self._leasers: dict[int, Leaser] = {}
@@ -268,7 +273,7 @@ class Pool:
                 zygote=zygote,
                 on_end=lambda: self._feed(SandboxEnded(number)),
                 on_queues=lambda: self._queues(number),
-                on_load=lambda took_s, is_thawed: self._feed(SandboxLoaded(number, took_s, is_thawed)),
+                on_load=lambda loading: self._feed(SandboxLoaded(number, *loading)),
             )
             self._live[number] = live
             await live.connect(self._readers)
@@ -325,25 +330,32 @@ class Pool:
 
     def _make_zygote(self, action: MakeZygote) -> None:
         recipe = self._recipes[action.need.key]
-        task = self._loop.create_task(self._bring_up(action.zygote, action.need, recipe))
+        task = self._loop.create_task(self._bring_up(action, recipe))
         self._making[action.zygote] = task
 
-    async def _bring_up(self, number: int, need: Need, recipe_for: Callable[[str], Recipe]) -> None:
+    async def _bring_up(self, action: MakeZygote, recipe_for: Callable[[str], Recipe]) -> None:
+        number, of = action.zygote, action.need.function
+        if action.imports:
+            of = f"{', '.join(sorted(action.imports))} as {of} and others have it"
         try:
-            names = (f"zygote_{number}_{step}" for step in ("load", "try"))
-            zygote = await make_zygote(*map(recipe_for, names))
+            recipe, trial = (recipe_for(f"zygote_{number}_{step}") for step in ("load", "try"))
+            if action.imports:
+                zygote = await make_packages_zygote(recipe, trial, action.imports, self._staging)
+            else:
+                zygote = await make_zygote(recipe, trial)
         except Unfit as error:
-            log.info("%s has no zygote: %s", need.function, error)
+            log.info("%s has no zygote: %s", of, error)
             event: Event = ZygoteFailed(number, Flaw.LASTING)
         except asyncio.CancelledError:
             event = ZygoteFailed(number, Flaw.NONE)
         except NotWorth as error:
-            log.info("%s has no zygote for now: %s", need.function, error)
+            log.info("%s has no zygote for now: %s", of, error)
             event = ZygoteFailed(number, Flaw.NONE)
         except (Spoilt, NodeError, OSError) as error:
-            log.info("%s has no zygote for now: %s", need.function, error)
+            log.info("%s has no zygote for now: %s", of, error)
             event = ZygoteFailed(number, Flaw.PASSING)
         else:
+            log.info("%s has a zygote of %d MB", of, zygote.memory_mb)
             self._zygotes[number] = zygote
             event = ZygoteReady(number, zygote.memory_mb)
         del self._making[number]

@@ -60,6 +60,10 @@ class Recipes:
         if lack is not None:
             raise Unsupported(f"{function.name!r} asks for the network {function.network.value!r}: {lack}")
         launch = self._launch(self.launch_of(function))
+        can_freeze = function.zygote and backend.abilities.freezes and launch.fork is not None
+        # Where output of calls at once is told apart, modules must not have got hold of the streams before.
+        is_alone = reuse is not Reuse.PROCESS or function.concurrency == 1
+        packages = f"{backend.name} {launch.name} {function.packages}" if function.packages else ""
         need = Need(
             revision=function.revision,
             function=function.key,
@@ -69,10 +73,11 @@ class Recipes:
             depth=QUEUE_DEPTH if reuse is Reuse.PROCESS and function.concurrency == 1 else 0,
             at_most=function.max_concurrency,
             keep_s=0.0 if reuse is Reuse.NONE else kept,
-            can_freeze=function.zygote and backend.abilities.freezes and launch.fork is not None,
+            packages=packages if can_freeze and is_alone else "",
+            can_freeze=can_freeze,
             tells_memory=backend.abilities.tells_memory,
         )
-        load = self._load(function, reuse)
+        load = self._load(function, reuse, tells=bool(need.packages))
         opening = write_load(load)
 
         def recipe(name: str) -> Recipe:
@@ -115,7 +120,7 @@ class Recipes:
         return self._launches[name]
 
     @staticmethod
-    def _load(function: Function, reuse: Reuse) -> Load:
+    def _load(function: Function, reuse: Reuse, tells: bool) -> Load:
         cpu_s = function.limits.cpu_s if reuse is Reuse.SANDBOX else None
         return Load(
             code=CODE_PATH,
@@ -128,4 +133,5 @@ class Recipes:
             result_bytes=function.limits.result_bytes,
             cpu_ms=math.ceil((cpu_s or 0) * 1000),
             environment=function.environment,
+            tells=tells,
         )

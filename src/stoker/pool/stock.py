@@ -237,7 +237,10 @@ class Stock:
         if self.brood.is_making or not self.can_start(now, spared=1):
             return []
         actions: list[DropZygote | MakeZygote] = []
-        wanting = [group for group in groups if self.brood.wants(group, now)]
+        groups = list(groups)
+        wanting = self.brood.wants_shared(groups, now)
+        # One for several makes those of its members needless, mostly.
+        wanting = wanting or [group for group in groups if self.brood.wants(group, now)]
         for group in sorted(wanting, key=lambda one: one.saves_s(now), reverse=True):
             lacking_mb = max(0, self.brood.lacks_mb(group))
             if self.has_room(making_mb(group) - lacking_mb):

@@ -22,6 +22,10 @@ class Load(msgspec.Struct, kw_only=True):
     cpu_ms: int = 0
     """In mode `fork`: the processor time of one call; 0: no limit."""
     environment: dict[str, str]
+    tells: bool = False
+    """Say with LOADED which modules of the packages beside the code it names."""
+    imports: tuple[str, ...] = ()
+    """With `freeze`: import these packages, and nothing of the function's own."""
     freeze: bool = False
     """Hand over, with LOADED, what others can become instead of loading it anew; serve no call."""
 

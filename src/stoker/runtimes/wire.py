@@ -11,7 +11,7 @@ import asyncio
 import os
 import struct
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -29,7 +29,8 @@ TIMES = struct.Struct("!QQ")
 EXIT = struct.Struct("!iiQ")
 RESULT_AT = HEADER.size + TIMES.size
 LOAD_TIME = struct.Struct("!Q")
-THAWED = b"\1"
+THAWED, PARTLY = b"\1", b"\2"
+MAX_NAMES, MAX_NAMES_BYTES = 32, 4096
 
 SLACK = MEBIBYTE  # what a frame may be longer than the largest result: heads, an error's stack
 MAX_ERROR = MEBIBYTE
@@ -39,6 +40,18 @@ MAX_ASIDE = 16 * MEBIBYTE
 LOG_COST, WASTE_COST = 128, 256
 FRAMES_AT_ONCE = 256  # in one turn of the event loop: about a millisecond of the smallest ones
 READ_BYTES, MAX_LAST_READS = 64 * 1024, 16  # together more than a Unix socket holds
+
+
+class Loading(NamedTuple):
+    """How a function was loaded."""
+
+    took_s: float
+    is_thawed: bool = False
+    """Its zygote was there."""
+    is_partly: bool = False
+    """That of its packages was, and the rest was imported."""
+    imports: frozenset[str] = frozenset()
+    """The modules of its packages that its code names: words from inside, of which nothing is sure."""
 
 
 class CallListener(Protocol):
@@ -92,7 +105,7 @@ class Session(asyncio.Protocol):
         self.reads = 0
         """How often something was read from the stream."""
         self._transport: asyncio.Transport | None = None
-        self.is_thawed = False
+        self.loading = Loading(0.0)
         """It became a process that had loaded the function before, instead of loading it."""
         self._is_greeted = False
         self._is_loaded = False
@@ -284,8 +297,8 @@ class Session(asyncio.Protocol):
             self._is_greeted = True
             self._receive_hello(payload)
         elif kind == LOADED and self._is_greeted:
-            load_ns = LOAD_TIME.unpack(payload[: LOAD_TIME.size])[0]
-            self.is_thawed = payload[LOAD_TIME.size :] == THAWED
+            load_ns = LOAD_TIME.unpack_from(payload)[0]
+            self.loading = read_loaded(payload)
             self._is_loaded = True
             self._listener.loaded(load_ns)
         elif kind == ERROR and self._is_greeted and not number:
@@ -343,6 +356,14 @@ class Session(asyncio.Protocol):
             return
         self.close()
         self._listener.session_ended(reason)
+
+
+def read_loaded(payload: bytes) -> Loading:
+    """What LOADED tells. Raises `struct.error`."""
+    (load_ns,), how, names = LOAD_TIME.unpack_from(payload), payload[8:9], payload[9 : 9 + MAX_NAMES_BYTES]
+    words = names.decode("ascii", "replace").split("\n")[:MAX_NAMES]
+    known = frozenset(word for word in words if all(part.isidentifier() for part in word.split(".")))
+    return Loading(load_ns / 1e9, how == THAWED, how == PARTLY, known)
 
 
 def read_error(payload: bytes) -> FunctionError:

@@ -30,6 +30,7 @@ if __name__ == "__main__":
     _serving.Server(None).serve(3)
 for _name in PRELOADED:
     __import__(_name)
+__import__("stoker_server.packages")  # what it looks for is compiled once
 _streams.install_ahead()
 _server = _serving.Server(_anchoring.reserve())
 # What they make for good (streams, caches, specialised code) is made once, and shared.

@@ -83,8 +83,8 @@ def read_areas(pid: int) -> list[Area]:
         return [Area(line) for line in file]
 
 
-def freeze(anchor: Anchor, code: str) -> int:
-    """Write this process to a file of memory that nobody can change any more.
+def freeze(anchor: Anchor, code: str, about: dict[str, list[str]]) -> int:
+    """Write this process to a file of memory that nobody can change any more, and beside it `about`.
 
     Returns the file, and later, in each process that becomes what was written, -1. The files below `code` are
     taken to be as they are for ever. Raises CannotFreeze with the reason.
@@ -103,7 +103,7 @@ def freeze(anchor: Anchor, code: str) -> int:
     os.close(writing)
     file = os.memfd_create("zygote", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        _Writer(file, child, anchor, code, _read_all(reading)).write()
+        _Writer(file, child, anchor, code, _read_all(reading), about).write()
         fcntl.fcntl(file, _ADD_SEALS, _ALL_SEALS)
     except OSError as error:
         os.close(file)
@@ -215,8 +215,17 @@ def _read_all(reading: int) -> bytes:
 class _Writer:
     """Writes the file: pages first, then the script."""
 
-    def __init__(self, file: int, child: int, anchor: Anchor, code: str, kernel_state: bytes) -> None:
+    def __init__(
+        self,
+        file: int,
+        child: int,
+        anchor: Anchor,
+        code: str,
+        kernel_state: bytes,
+        about: dict[str, list[str]],
+    ) -> None:
         self._file = file
+        self._about = about
         self._child = child
         self._anchor = anchor
         self._code = code + "/"
@@ -400,7 +409,7 @@ class _Writer:
         registers = os.pread(self._memory, 56, self._anchor.address + REGISTERS)
         script_at = self._at
         os.pwrite(self._file, registers + script, script_at)
-        checks = json.dumps(self._checks).encode()
+        checks = json.dumps({"files": self._checks, **self._about}).encode()
         os.pwrite(self._file, checks, script_at + 56 + len(script))
         head = HEAD.pack(MAGIC, self._anchor.lineage, script_at, len(script), len(checks))
         os.pwrite(self._file, head, 0)

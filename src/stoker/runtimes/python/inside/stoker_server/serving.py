@@ -16,13 +16,13 @@ from .function import Function
 
 TYPE_CHECKING = False  # a name type checkers know; importing `typing` takes 2.5 ms of a start
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from .anchor import Anchor
 
-AFRESH, THAWED = b"\0", b"\1"  # how a function was loaded
+AFRESH, THAWED, PARTLY = b"\0", b"\1", b"\2"  # how a function was loaded
 _DECODER = json.JSONDecoder()  # `json.loads` would look for the encoding first
-_BEGAN = struct.Struct("=Q")
+_LETTER = struct.Struct("=QQ")  # when it was begun, and the size of the LOAD; then that, and what was unread
 
 
 class Server:
@@ -48,12 +48,14 @@ class Server:
 
     def load_and_serve(self, channel: Channel) -> None:
         """Load what the first frame says, and answer calls until the end of the stream, which it raises."""
-        load = _receive_load(channel, self._anchor)
+        load, began_ns, how = _receive_load(channel, self._anchor), time.monotonic_ns(), AFRESH
+        if load.get("imports"):
+            (began_ns, load), how = _import_packages(channel, load, self._anchor), PARTLY
         if _is_shared(load):
             from . import routing
 
             routing.install()  # before the function's modules keep hold of the streams that are there
-        function = _load(channel, load, self._anchor)
+        function = _load(channel, load, self._anchor, began_ns, how)
         _serve_calls(channel, function, load)
 
 
@@ -78,38 +80,69 @@ def _receive_load(channel: Channel, anchor: Anchor | None) -> dict[str, Any]:
         from . import thawing
 
         unread = channel.exchange_unread(b"")
-        thawing.thaw(anchor, file, _BEGAN.pack(began_ns) + unread)
+        thawing.thaw(anchor, file, _LETTER.pack(began_ns, len(payload)) + payload + unread, load)
         channel.exchange_unread(unread)
         os.close(file)
     return load
 
 
-def _load(channel: Channel, load: dict[str, Any], anchor: Anchor | None) -> Function:
-    began_ns = time.monotonic_ns()
+def _load(
+    channel: Channel, load: dict[str, Any], anchor: Anchor | None, began_ns: int, how: bytes
+) -> Function:
     try:
         function = Function(load)
     except LoadFailed as failure:
-        streams.flush()
-        channel.send(write_error(0, time.monotonic_ns() - began_ns, 0, failure.error))
-        sys.exit(1)
+        _fail_to_load(channel, began_ns, failure)
     streams.flush()
-    how = AFRESH
     if load.get("freeze"):
-        began_ns, how = _freeze(channel, load["code"], anchor, began_ns), THAWED
+        (began_ns, load), how = _freeze(channel, load, anchor, began_ns, {}), THAWED
+    names = b""
+    if load.get("tells") and how != THAWED:
+        from . import packages
+
+        names = packages.tell(load)
     took_ns = time.monotonic_ns() - began_ns
-    channel.send(write_frame(LOADED, 0, took_ns.to_bytes(8, "big") + how))
+    channel.send(write_frame(LOADED, 0, took_ns.to_bytes(8, "big") + how + names))
     return function
 
 
-def _freeze(channel: Channel, code: str, anchor: Anchor | None, began_ns: int) -> int:
-    """Hand over this process as it is now, and end; returns only in who becomes it, with when he began to."""
+def _fail_to_load(channel: Channel, began_ns: int, failure: LoadFailed) -> NoReturn:
+    streams.flush()
+    channel.send(write_error(0, time.monotonic_ns() - began_ns, 0, failure.error))
+    sys.exit(1)
+
+
+def _import_packages(
+    channel: Channel, load: dict[str, Any], anchor: Anchor | None
+) -> tuple[int, dict[str, Any]]:
+    """Hand over a process that has imported packages, and end; returns only in who becomes it."""
+    from . import packages
+
+    began_ns = time.monotonic_ns()
+    try:
+        packages.import_alone(load)
+    except LoadFailed as failure:
+        _fail_to_load(channel, began_ns, failure)
+    except BaseException as error:
+        _fail_to_load(channel, began_ns, LoadFailed("ImportFailed", f"{type(error).__name__}: {error}"))
+    streams.flush()
+    return _freeze(channel, load, anchor, began_ns, packages.about(load))
+
+
+def _freeze(
+    channel: Channel, load: dict[str, Any], anchor: Anchor | None, began_ns: int, about: dict[str, list[str]]
+) -> tuple[int, dict[str, Any]]:
+    """Hand over this process as it is now, and end; returns only in who becomes it.
+
+    When that began to, and what it is to load.
+    """
     from . import freezing
 
     took_ns = time.monotonic_ns() - began_ns
     try:
         if anchor is None:
             raise freezing.CannotFreeze("no zygote has reserved what it takes")
-        file = freezing.freeze(anchor, code)
+        file = freezing.freeze(anchor, load["code"], about)
     except freezing.CannotFreeze as error:
         channel.send(write_error(0, took_ns, 0, ("CannotFreeze", str(error), "")))
         sys.exit(1)
@@ -119,9 +152,10 @@ def _freeze(channel: Channel, code: str, anchor: Anchor | None, began_ns: int) -
         sys.exit(leaving.PROTOCOL_ERROR)
     assert anchor is not None
     letter = anchor.find()
-    channel.exchange_unread(letter[_BEGAN.size :])
-    began_ns = _BEGAN.unpack_from(letter)[0]
-    return began_ns
+    began_ns, size = _LETTER.unpack_from(letter)
+    channel.exchange_unread(letter[_LETTER.size + size :])
+    wanted: dict[str, Any] = json.loads(letter[_LETTER.size : _LETTER.size + size])
+    return began_ns, wanted
 
 
 def _serve_calls(channel: Channel, function: Function, load: dict[str, Any]) -> None:
