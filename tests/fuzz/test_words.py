@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from stoker.linux.cgroups import Groups
 from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
+from stoker.linux.places import Places
 from stoker.linux.syscalls import PR_SET_PDEATHSIG, prctl
 from stoker.linux.users import UserNamespaces
 from stoker.sandboxes.lean.egress.way import Way
@@ -93,8 +94,10 @@ def say(private: int, script: Script | None) -> None:
 def be_helper(link: socket.socket, scripts: list[Script]) -> None:
     loop = Loop()
     way = Way("fuzz", None, (), lambda descriptor, call: None)
+    groups = Groups((), "fuzz")
     means = Means(
-        Groups((), "fuzz"),
+        groups,
+        Places(groups),
         Networks(),
         MountNamespace(),
         os.pidfd_open(os.getpid()),

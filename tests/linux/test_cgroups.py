@@ -22,6 +22,7 @@ from stoker.linux.gauges import (
     Counts,
     Gauges,
 )
+from stoker.linux.places import Places
 from stoker.linux.syscalls import clone3
 from stoker.types import MEBIBYTE
 
@@ -55,12 +56,16 @@ def version_2(node_id: str) -> Iterator[Groups]:
 
 def sleeper(group_descriptors: list[int]) -> subprocess.Popen[bytes]:
     """A process that joins by itself and then waits for ever."""
+    return joined(group_descriptors, "/bin/sleep", "infinity")
+
+
+def joined(group_descriptors: list[int], *command: str) -> subprocess.Popen[bytes]:
 
     def join() -> None:
         for descriptor in group_descriptors:
             os.write(descriptor, b"0")
 
-    process = subprocess.Popen(["/bin/sleep", "infinity"], preexec_fn=join)  # noqa: PLW1509 - one thread
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=join)  # noqa: PLW1509 - one thread
     for descriptor in group_descriptors:
         os.close(descriptor)
     return process
@@ -227,3 +232,30 @@ def test_a_group_that_cannot_be_made_in_one_tree_is_made_in_none(groups: Groups)
             assert not any((tree.root / groups._path / name).is_dir() for tree in groups.trees)
         else:
             group.remove()
+
+
+def test_a_place_that_is_used_again_counts_from_nothing_and_is_nobodys_who_was_refused(
+    groups: Groups,
+) -> None:
+    places = Places(groups)
+    first = places.take()
+    if not first.joining:
+        pytest.skip("no tree of version 1 but memory's")
+    first.bound(Bounds(memory_bytes=64 * MEBIBYTE, pids=10, millicpus=500))
+    process = sleeper([os.dup(descriptor) for descriptor in first.joining])
+    process.kill()
+    process.wait()
+    places.give_back(first, may_be_read=False)
+    second = places.take()
+    assert (second, second.gauges.read(CPU)) == (first, 0)
+    places.give_back(second, may_be_read=True)
+    third = places.take()
+    assert third is not first, "somebody might have read of the next one"
+    third.bound(Bounds(memory_bytes=64 * MEBIBYTE, pids=1, millicpus=500))
+    joined([os.dup(descriptor) for descriptor in third.joining], "/bin/sh", "-c", "sleep 0 &").wait()
+    was_refused = bool(third.gauges.read(FORKS_REFUSED))
+    assert was_refused == ("pids" in groups.controllers)
+    places.give_back(third, may_be_read=False)
+    last = places.take()
+    assert (last is third) != was_refused, "refusals cannot be set back"
+    last.remove()

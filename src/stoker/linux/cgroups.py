@@ -58,18 +58,18 @@ class Group:
     def __init__(self, trees: tuple[Tree, ...], path: str) -> None:
         # Texts, no `Path`s: some thirty files of its groups are opened for each sandbox.
         self._path = path
-        self._trees = trees
-        self._folders = [f"{tree.root}/{path}" for tree in trees]
+        self.trees = trees
+        self.folders = [f"{tree.root}/{path}" for tree in trees]
         self.is_version_2 = any(tree.version == 2 for tree in trees)
 
     def __repr__(self) -> str:
-        return f"<Group {self._path} in {', '.join(str(tree.root) for tree in self._trees) or 'no tree'}>"
+        return f"<Group {self._path} in {', '.join(str(tree.root) for tree in self.trees) or 'no tree'}>"
 
     def make(self) -> None:
         """In every tree, or after `OSError` in none."""
         made: list[str] = []
         try:
-            for folder in self._folders:
+            for folder in self.folders:
                 os.mkdir(folder, 0o755)
                 made.append(folder)
         except OSError:
@@ -82,7 +82,7 @@ class Group:
         flags = os.O_RDONLY | os.O_DIRECTORY if self.is_version_2 else os.O_WRONLY
         descriptors: list[int] = []
         try:
-            for folder in self._folders:
+            for folder in self.folders:
                 descriptors.append(os.open(folder if self.is_version_2 else folder + "/tasks", flags))
         except OSError:
             while descriptors:
@@ -92,23 +92,28 @@ class Group:
 
     def bound(self, bounds: Bounds) -> None:
         """Set every limit that the machine knows."""
-        for tree, folder in zip(self._trees, self._folders, strict=True):
+        for tree, folder in zip(self.trees, self.folders, strict=True):
             write = _bound_v2 if tree.version == 2 else _bound_v1
             write(folder, tree.controllers, bounds)
 
-    def gauges(self) -> Gauges:
-        """Its counters, as far as there are any; the caller closes them."""
+    def gauges(self, others: Gauges | None = None) -> Gauges:
+        """Its counters, as far as there are any; the caller closes them. With those of `others`, lent."""
         counters = COUNTERS_V2 if self.is_version_2 else COUNTERS_V1
         opened: dict[int, int] = {}
-        for which, counter in enumerate(counters):
-            folder = self._folder_of(counter.controller)
-            if folder is not None:
-                with suppress(FileNotFoundError):  # older kernels do not count all of them
-                    opened[which] = os.open(f"{folder}/{counter.file}", os.O_RDONLY)
-        return Gauges(counters, opened)
+        gauges = Gauges(counters, opened, {} if others is None else others.opened)
+        try:
+            for which, counter in enumerate(counters):
+                folder = self._folder_of(counter.controller)
+                if folder is not None:
+                    with suppress(FileNotFoundError):  # older kernels do not count all of them
+                        gauges.add(which, f"{folder}/{counter.file}")
+        except OSError:
+            gauges.close()
+            raise
+        return gauges
 
     def _folder_of(self, controller: str) -> str | None:
-        for tree, folder in zip(self._trees, self._folders, strict=True):
+        for tree, folder in zip(self.trees, self.folders, strict=True):
             if controller in tree.controllers:
                 return folder
         return None
@@ -121,14 +126,21 @@ class Group:
 
     def processes(self) -> set[int]:
         found: set[int] = set()
-        for folder in self._folders:
+        for folder in self.folders:
             found.update(map(int, (_read(Path(folder, "cgroup.procs")) or "").split()))
         return found
 
     def remove(self) -> None:
         """HOLDS: every process in it has been waited for."""
-        for folder in self._folders:
+        for folder in self.folders:
             _remove(folder)
+
+
+def reset_use(group: Group) -> None:
+    """Have processor time counted from nothing again; version 1 alone can."""
+    for tree, folder in zip(group.trees, group.folders, strict=True):
+        if "cpuacct" in tree.controllers:
+            _write(folder + "/cpuacct.usage", 0)
 
 
 def _remove(folder: str | Path) -> None:
@@ -275,8 +287,9 @@ class Groups:
         """Forget the trees without any of these: what another process found to work."""
         self.trees = tuple(tree for tree in self.trees if tree.controllers & controllers)
 
-    def group(self, name: str) -> Group:
-        return Group(self.trees, os.path.join(self._path, name))
+    def group(self, name: str, trees: tuple[Tree, ...] | None = None) -> Group:
+        """In all trees, or in those of them."""
+        return Group(self.trees if trees is None else trees, f"{self._path}/{name}")
 
     def open(self) -> None:
         """Make the node's own group; forget the trees where that cannot be done."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -44,6 +46,7 @@ COUNTERS_V2 = (
     Counter("memory", "memory.peak"),  # Linux 5.19
     Counter("cpu", "cpu.stat", "usage_usec", 1000),
 )
+NONE: Mapping[int, int] = MappingProxyType({})
 OOM_KILLS, FORKS_REFUSED, MEMORY_PEAK, CPU = range(4)
 """Places in `Counts` and in the counters."""
 
@@ -51,17 +54,24 @@ OOM_KILLS, FORKS_REFUSED, MEMORY_PEAK, CPU = range(4)
 class Gauges:
     """A group's counters, each open: a look costs one `pread`, also of who was given the descriptors."""
 
-    def __init__(self, counters: tuple[Counter, ...], opened: dict[int, int]) -> None:
-        """`opened`: descriptors of the files of some of the counters, by their place; ours from here on."""
+    def __init__(
+        self, counters: tuple[Counter, ...], opened: dict[int, int], lent: Mapping[int, int] = NONE
+    ) -> None:
+        """Descriptors of some of the counters, by their place; `opened` are ours from here on."""
         self._counters = counters
-        self._opened = opened
+        self.opened = opened
+        self._all = {**opened, **lent}
 
     def __repr__(self) -> str:
-        return f"<Gauges, {len(self._opened)} open>"
+        return f"<Gauges, {len(self._all)} open>"
+
+    def add(self, which: int, path: str) -> None:
+        self._all[which] = self.opened[which] = os.open(path, os.O_RDONLY)
 
     def told(self) -> tuple[int, tuple[int, ...]]:
         """Which there are, a bit for each, and their descriptors in order."""
-        return sum(1 << which for which in self._opened), tuple(self._opened.values())
+        places = sorted(self._all)
+        return sum(1 << place for place in places), tuple(self._all[place] for place in places)
 
     @classmethod
     def of(cls, counters: tuple[Counter, ...], which: int, descriptors: list[int]) -> Gauges:
@@ -71,7 +81,7 @@ class Gauges:
 
     def read(self, which: int) -> int | None:
         """One counter; None when the machine does not count it, or the group has gone."""
-        descriptor = self._opened.get(which)
+        descriptor = self._all.get(which)
         if descriptor is None:
             return None
         try:
@@ -87,8 +97,9 @@ class Gauges:
 
     def close(self) -> None:
         """Idempotent."""
-        while self._opened:
-            os.close(self._opened.popitem()[1])
+        self._all.clear()
+        while self.opened:
+            os.close(self.opened.popitem()[1])
 
 
 def _field(text: str, name: str) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stoker.linux.places import MOST_FREE
 from stoker.sandboxes.contract import Launch, Sandbox, Show
 from stoker.sandboxes.lean import Backend
 
@@ -147,8 +148,20 @@ def helper_of(guardian: int) -> int:
 
 
 def cgroups_of(node_id: str) -> list[str]:
-    """The folders of every sandbox's groups, in every tree."""
-    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/stoker-{node_id}/*") if path.is_dir()]
+    """The folders of every sandbox's groups, in every tree; not the few that wait, empty, for the next."""
+    found: list[str] = []
+    for tree in Path("/sys/fs/cgroup").glob(f"*/stoker-{node_id}"):
+        groups = [path for path in tree.iterdir() if path.is_dir()]
+        empty = [path for path in groups if path.name.startswith("Place-") and not processes_of(path)]
+        found += [str(path) for path in groups if path not in empty[:MOST_FREE]]
+    return found
+
+
+def processes_of(group: Path) -> list[str]:
+    try:
+        return (group / "cgroup.procs").read_text().split()
+    except FileNotFoundError:
+        return []
 
 
 def children_of(pid: int) -> list[int]:

@@ -21,6 +21,7 @@ from typing import Any
 from stoker.linux.cgroups import Groups, Tree
 from stoker.linux.mounts import MountNamespace
 from stoker.linux.network import Networks
+from stoker.linux.places import Places
 from stoker.linux.processes import Reaped, children, reap
 from stoker.linux.rootless import become_root_of_own
 from stoker.linux.syscalls import pidfd_open
@@ -403,6 +404,7 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
     )
     means = Means(
         groups,
+        Places(groups),
         Networks(can_come_back=config["is_root"]),
         MountNamespace(can_enter_any=config["is_root"]),
         node,
@@ -426,15 +428,13 @@ def live(config: dict[str, Any], first: int, link: socket.socket, node: int, gua
 
 
 def sweep_all(config: dict[str, Any]) -> None:
-    """Remove what a helper that died has left. Raises `OSError` that says what cannot be removed."""
+    """Remove what a helper that died has left. Raises `OSError` that says what cannot be removed.
+
+    A network that cannot be does no harm to who needs no egress.
+    """
     groups_of(config).sweep()
-    if config["is_root"]:
-        sweep_network(tag_of(config["node_id"]))
-
-
-def sweep_network(tag: str) -> None:
-    """Remove what an earlier life has left. What cannot be removed does no harm to who needs no egress."""
     try:
-        sweep(tag)
+        if config["is_root"]:
+            sweep(tag_of(config["node_id"]))
     except OSError as error:
         print(f"egress: what an earlier life left cannot be removed: {error}", file=sys.stderr, flush=True)

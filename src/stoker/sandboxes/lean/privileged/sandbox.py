@@ -21,6 +21,7 @@ from stoker.linux.gauges import Counts, Gauges
 from stoker.linux.mounts import READ_ONLY, SAFE, MountNamespace, try_map_users
 from stoker.linux.network import Networks, read_traffic
 from stoker.linux.permits import make_permits
+from stoker.linux.places import Place, Places
 from stoker.linux.processes import kill, user_of
 from stoker.linux.users import User, UserNamespaces, make_user_namespace
 from stoker.sandboxes.lean.packets import (
@@ -73,6 +74,7 @@ class Means(NamedTuple):
     """What sandboxes are made of."""
 
     groups: Groups
+    places: Places
     networks: Networks
     mounts: MountNamespace
     node: int
@@ -139,6 +141,7 @@ class Sandbox:
         self._means = means
         self._trees: list[tuple[int, str]] = []
         self._group: Group | None = None
+        self._place: Place | None = None
         self.gauges: Gauges | None = None
         """The counters of its cgroup, opened once for the node and for us."""
         self._slot = self._network = -1
@@ -172,6 +175,7 @@ class Sandbox:
         self._network = -1 if order.flags & HOST_NETWORK else means.networks.take()
         given.append(os.dup(means.networks.host if self._network < 0 else self._network))
         given.append(os.dup(namespace))
+        given += map(os.dup, self._place.joining if self._place is not None else ())
         given += group.joining()
         if order.flags & EGRESS:
             self._connection = means.way.connect(self._network)
@@ -220,12 +224,18 @@ class Sandbox:
         self._close_sources()
 
     def _make_group(self) -> Group:
-        group = self._means.groups.group(self.group_name.decode())
+        self._place = self._means.places.take()
+        group = self._means.places.others(self.group_name.decode())
         group.make()
         self._group = group
-        self.gauges = group.gauges()
-        group.bound(self._bounds())
+        self.gauges = group.gauges(self._place.gauges)
+        self._bound(self._place, group)
         return group
+
+    def _bound(self, *groups: Group | Place | None) -> None:
+        for group in groups:
+            if group is not None:
+                group.bound(self._bounds())
 
     def _most_processes(self) -> int:
         """Of its user id: one more than its cgroup takes, so that the one that counts refuses first."""
@@ -263,8 +273,8 @@ class Sandbox:
         bounds = self._bounds()
         self.number, self.order, self._sources = number, order, sources
         self._take_sources()
-        if self._group is not None and self._bounds() != bounds:
-            self._group.bound(self._bounds())
+        if self._bounds() != bounds:
+            self._bound(self._place, self._group)
         if self.is_mounted:
             self.assign()
             self.admit()
@@ -373,6 +383,9 @@ class Sandbox:
             self.gauges.close()
         if self._group is not None:
             self._group.remove()
+        if self._place is not None:
+            # The node reads the counters until it has asked for the end.
+            self._means.places.give_back(self._place, self.is_told and not self.is_destroyed)
         if self._connection is not None:
             self._means.way.disconnect(self._connection)
             self._means.networks.drop(self._network)
@@ -380,7 +393,8 @@ class Sandbox:
             self._means.networks.give_back(self._network)
         if self._slot >= 0:
             self._means.slots.give_back(self._slot)
-        self._group, self.gauges, self._network, self._slot, self.pidfd = None, None, -1, -1, -1
+        self._group, self._place, self.gauges = None, None, None
+        self._network, self._slot, self.pidfd = -1, -1, -1
         self._connection = None
 
     def _close_sources(self) -> None:
