@@ -37,10 +37,24 @@ def lambda_handler(event, context):
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def node() -> Iterator[RunningNode]:
+    """One on which two functions have paid for the import of `wheel(SLOW)`; one leaves something there."""
     with running("lean", STOKER_LOG_LEVEL="info") as one:
+        deploy(one, "first", wheel(SLOW), environment={"MINE": "first"})
+        deploy(one, "second", wheel(SLOW), "import slow\nslow.STATE['planted'] = 1", memory_mb=256)
+        for name in ("first", "second"):
+            called(one, name)
+        wait_for_log(one, "slow as functions/[a-z]+ and others have it has a zygote")
         yield one
+
+
+@pytest.fixture(scope="module")
+def shared(node: RunningNode) -> int:
+    """When it was imported for several."""
+    deploy(node, "alike", wheel(SLOW))
+    born: int = called(node, "alike")["born"]
+    return born
 
 
 def wheel(code: str, version: str = "1.0") -> bytes:
@@ -92,15 +106,6 @@ def called(node: RunningNode, name: str) -> Any:
     return answer.json
 
 
-def share(node: RunningNode, package: bytes) -> None:
-    """Have two functions pay for the import of it, of which one leaves something there."""
-    deploy(node, "first", package, environment={"MINE": "first"})
-    deploy(node, "second", package, "import slow\nslow.STATE['planted'] = 1", memory_mb=256)
-    for name in ("first", "second"):
-        called(node, name)
-    wait_for_log(node, "slow as functions/[a-z]+ and others have it has a zygote")
-
-
 def wait_for_log(node: RunningNode, said: str) -> None:
     give_up = time.monotonic() + 3 * WAIT_S
     while not re.search(said, node.log):
@@ -109,13 +114,12 @@ def wait_for_log(node: RunningNode, said: str) -> None:
 
 
 def test_the_first_call_of_a_function_starts_from_what_others_have_imported_of_the_same_packages(
-    node: RunningNode,
+    node: RunningNode, shared: int
 ) -> None:
-    share(node, wheel(SLOW))
     for name in ("third", "fourth"):
         deploy(node, name, wheel(SLOW), environment={"MINE": name})
     third, fourth = called(node, "third"), called(node, "fourth")
-    assert third["born"] == fourth["born"]
+    assert third["born"] == fourth["born"] == shared
     for one, name in ((third, "third"), (fourth, "fourth")):
         assert [one[key] for key in ("state", "name", "mine", "function")] == [[name], name, name, name]
     assert third["random"] != fourth["random"]
@@ -125,56 +129,48 @@ def test_the_first_call_of_a_function_starts_from_what_others_have_imported_of_t
     assert not any(name in json.dumps(seen) for name in ("first", "second"))
 
 
+OTHERS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "another-version": (wheel(SLOW, "1.1"), {}),
+    "other-bytes": (wheel(SLOW + "PLANTED = 1\n"), {}),
+    "wants-none": (wheel(SLOW), {"zygote": False}),
+    "own-interpreter": (wheel(SLOW), {"interpreter": "own"}),
+    "calls-at-once": (wheel(SLOW), {"reuse": "process", "concurrency": 4}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_what_is_not_the_same_to_the_byte_or_not_wanted_starts_from_nothing_of_others(
-    node: RunningNode,
+    node: RunningNode, shared: int, name: str
 ) -> None:
-    share(node, wheel(SLOW))
-    deploy(node, "alike", wheel(SLOW))
-    shared = called(node, "alike")["born"]
-    others: dict[str, tuple[bytes, str, dict[str, Any]]] = {
-        "another-version": (wheel(SLOW, "1.1"), "", {}),
-        "other-bytes": (wheel(SLOW + "PLANTED = 1\n"), "", {}),
-        "wants-none": (wheel(SLOW), "", {"zygote": False}),
-        "own-interpreter": (wheel(SLOW), "", {"interpreter": "own"}),
-        "calls-at-once": (wheel(SLOW), "", {"reuse": "process", "concurrency": 4}),
-    }
-    for name, (package, more, fields) in others.items():
-        deploy(node, name, package, more, **fields)
-        assert called(node, name)["born"] != shared, name
+    package, fields = OTHERS[name]
+    deploy(node, name, package, **fields)
+    assert called(node, name)["born"] != shared
 
 
 def test_who_does_not_name_a_package_or_has_a_module_of_such_a_name_imports_by_himself(
-    node: RunningNode,
+    node: RunningNode, shared: int
 ) -> None:
-    share(node, wheel(SLOW))
-    deploy(node, "alike", wheel(SLOW))
-    shared = called(node, "alike")["born"]
-    calls = CALLS.replace("import slow", "slow = __import__('slow')")
-    deploy(node, "unnamed", wheel(SLOW), calls=calls)
-    deploy(
-        node,
-        "shadows",
-        wheel(SLOW),
-        beside={"tempfile.py": "MINE = 1\n"},
-        more="import tempfile\ntempfile.MINE",
-    )
+    deploy(node, "unnamed", wheel(SLOW), calls=CALLS.replace("import slow", "slow = __import__('slow')"))
     assert called(node, "unnamed")["born"] != shared
-    assert called(node, "shadows")["born"] == shared, "what was not imported may have any name"
-    deploy(node, "shadows-it", wheel(SLOW), beside={"random.py": "def random(): return 4\n"})
-    assert called(node, "shadows-it")["born"] != shared
+    deploy(node, "shadows", wheel(SLOW), beside={"random.py": "def random(): return 4\n"})
+    assert called(node, "shadows")["born"] != shared
+    deploy(node, "another-name", wheel(SLOW), beside={"tempfile.py": "MINE = 1\n"})
+    assert called(node, "another-name")["born"] == shared, "what was not imported may have any name"
 
 
 def test_what_draws_random_numbers_is_not_imported_for_several(node: RunningNode) -> None:
     package = wheel(SLOW + "KEPT = os.urandom(8)\n")
-    for name in ("first", "second"):
+    for name in ("draws", "too"):
         deploy(node, name, package)
         called(node, name)
-    wait_for_log(node, "slow as functions/[a-z]+ and others have it has no zygote.* draws random numbers")
-    deploy(node, "third", package)
-    assert called(node, "third")["born"] not in [called(node, name)["born"] for name in ("first", "second")]
+    wait_for_log(
+        node, "slow as functions/(draws|too) and others have it has no zygote.* draws random numbers"
+    )
+    assert called(node, "draws")["born"] != called(node, "too")["born"]
 
 
-def test_nothing_is_left_of_the_folder_in_which_packages_are_shown_alone(node: RunningNode) -> None:
-    share(node, wheel(SLOW))
-    node.wait_until_quiet()
-    assert list((node.home / "staging").iterdir()) == []
+def test_nothing_is_left_of_the_folder_in_which_packages_are_shown_alone(
+    node: RunningNode, shared: int
+) -> None:
+    assert shared
+    node.wait_for_stats(lambda _: not list((node.home / "staging").iterdir()))

@@ -105,8 +105,9 @@ async def make_packages_zygote(
     """
     assert recipe.spec.code is not None
     alone = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="packages-", dir=staging))
+    copying = asyncio.ensure_future(asyncio.to_thread(copy_packages, recipe.spec.code, alone / "code"))
     try:
-        await asyncio.to_thread(copy_packages, recipe.spec.code, alone / "code")
+        await asyncio.shield(copying)
         spec = msgspec.structs.replace(recipe.spec, code=alone / "code")
         load = msgspec.structs.replace(
             recipe.load,
@@ -119,6 +120,7 @@ async def make_packages_zygote(
         )
         return await make_zygote(recipe._replace(spec=spec, load=load), trial)
     finally:
+        await asyncio.wait([copying])  # a thread cannot be ended, and would go on while we remove
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, alone))
 
 
