@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+import uvloop
 
 from stoker.errors import NodeError
 from stoker.pool.live import Live
@@ -21,11 +25,12 @@ class Caller:
         self._lease = 0
         self.has_it = asyncio.Event()
 
-    def ask(self, name: str, memory_mb: int) -> None:
+    def ask(self, name: str, memory_mb: int, version: str = "run") -> int:
         house = self._house
-        function = house.shelf.here[house.shelf.put(name, limits=Limits(memory_mb=memory_mb))].function
+        limits = Limits(memory_mb=memory_mb)
+        function = house.shelf.here[house.shelf.put(name, limits=limits, version=version)].function
         order = house.rooms.recipes.order(function, Path("/"), Reuse.NONE, None)
-        house.pool.lease(order.need, order.recipe, self)
+        return house.pool.lease(order.need, order.recipe, self)
 
     def leased(self, lease: int, live: Live, source: Source, runs_at_once: bool) -> None:
         self._lease = lease
@@ -54,3 +59,35 @@ async def test_what_is_decided_while_a_lease_is_handed_out_is_done_after_what_wa
             caller.give_back()
         await house.pool.close()
         house.deadlines.close()
+
+
+@pytest.mark.parametrize("version", ["run", "refuse"])
+def test_a_start_that_nobody_wants_any_more_is_seen_through_and_gives_each_descriptor_back_once(
+    version: str,
+) -> None:
+    """With the event loop of a node: a transport of asyncio's own closes its descriptor otherwise."""
+    opened: list[int] = []
+
+    async def open_whatever_is_free() -> None:
+        while True:
+            opened.append(os.open("/dev/null", os.O_RDONLY))
+            await asyncio.sleep(0)
+
+    async def end_what_is_starting() -> None:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            house = House(tasks)
+            opening = asyncio.create_task(open_whatever_is_free())
+            caller = Caller(house)
+            house.pool.withdraw(caller.ask("one", 64, version))
+            await house.pool.close()
+            opening.cancel()
+            house.deadlines.close()
+            assert house.pool.snapshot().committed_mb == 0
+
+    try:
+        uvloop.run(end_what_is_starting())
+        for descriptor in opened:
+            os.fstat(descriptor)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)

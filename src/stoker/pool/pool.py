@@ -279,17 +279,18 @@ class Pool:
             await live.connect(self._readers)
         except (NodeError, OSError) as error:
             log.warning("no sandbox for %s: %s", need.function, error)
-            self._starting.discard(number)
             self._feed(SandboxEnded(number, f"no sandbox for {need.function}: {error}"))
         finally:
             if zygote is not None:
                 os.close(zygote)
-
-    def _up(self, number: int) -> None:
+        # Only now: until it is connected, the channel belongs to the transport and to the sandbox, and
+        # whoever closes both closes a descriptor twice, which by the second time may be another's.
         self._starting.discard(number)
         if number in self._doomed:
             self._spawn(self._end(number))
-        else:
+
+    def _up(self, number: int) -> None:
+        if number not in self._doomed:
             self._feed(SandboxReady(number))
 
     def _queues(self, number: int) -> None:
