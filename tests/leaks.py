@@ -132,7 +132,7 @@ def processes(marks: Collection[str]) -> Iterator[int]:
         said.append(_link(folder / "cwd"))
         if _link(folder / "ns/mnt") not in ("", ours):
             said.append(_read(folder / "mountinfo"))
-        if any(_has(marks, text) for text in said) or _belongs(folder, users):
+        if any(_has(marks, text) for text in said) or _belongs(folder, users, said[2]):
             yield int(folder.name)
 
 
@@ -164,7 +164,10 @@ def _users(marks: Collection[str]) -> list[int]:
     return [Settings(node_id=mark).first_uid for mark in marks if re.fullmatch(r"[0-9a-f]{8}", mark)]
 
 
-def _belongs(process: Path, users: list[int]) -> bool:
+def _belongs(process: Path, users: list[int], groups: bytes | str) -> bool:
+    """Whether it is of one of the users, and not in the cgroup of a node: two may have the same ones."""
+    if re.search(rb"stoker-[0-9a-f]{8}", os.fsencode(groups)):
+        return False  # of another: those of the marks have been found by it
     # Not the folder's owner: of a process that may not be looked into, that is root.
     said = re.search(rb"^Uid:\t(\d+)", _read(process / "status"), re.M) if users else None
     return said is not None and any(first <= int(said[1]) < first + USERS for first in users)

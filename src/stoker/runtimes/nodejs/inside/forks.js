@@ -149,11 +149,14 @@ class Server {
 
   // What the processes tell
 
+  // What it wrote before it said so may be read after it, in the same turn of the event loop.
   loaded(forked, payload) {
-    if (this.isLoaded) return;
-    this.isLoaded = true;
-    this.channel.send(writeFrame(LOADED, 0, payload));
-    this.channel.resume((...frame) => this.receive(...frame));
+    setImmediate(() => {
+      if (this.isLoaded) return;
+      this.isLoaded = true;
+      this.channel.send(writeFrame(LOADED, 0, payload));
+      this.channel.resume((...frame) => this.receive(...frame));
+    });
   }
 
   loadFailed(forked, payload) {
