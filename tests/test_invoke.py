@@ -88,6 +88,12 @@ class Shelf:
         return Pin(self, await asyncio.shield(self.to_come[key]), built=True)
 
 
+class Caller:
+    """Refers to its call, as whoever waits at a door does."""
+
+    on_left: Callable[[], None]
+
+
 class House:
     """The rooms a call walks through, and what came out of them."""
 
@@ -122,7 +128,9 @@ class House:
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         invocation = Invocation(id=uuid_utils.uuid7().hex, function=key, body=body, **fields)
         ticket = self.gate.admit(key, loop.time())
-        call = Call(self.rooms, invocation, ticket, lambda call, end: settled.set_result(end))
+        caller = Caller()
+        call = Call(self.rooms, invocation, ticket, lambda call, end: settled.set_result(end), caller)
+        caller.on_left = call.leave
         call.start()
         return call, settled
 

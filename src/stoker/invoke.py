@@ -391,6 +391,7 @@ class Call:
         try:
             settle(self, outcome)
         finally:
+            self.caller = None  # which refers to us: that would be left to the garbage collector
             rooms.deadlines.forget(self)
             if live is not None:
                 live.leave(self._number, has_answered=is_healthy)
