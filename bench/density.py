@@ -10,10 +10,12 @@ the kernel says of itself, divided by their number. Only a quiet machine tells i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench import probes
@@ -54,7 +56,7 @@ def numbers(node: System, count: int) -> Numbers:
     idle = node.ask("GET", "/stats")["data"]["pool"]["idle"]
     if idle != count + 1:
         raise Failed(f"{idle} of {count + 1} sandboxes are idle")
-    after, inside = _memory(), [_held_kb(pid) for pid in set(descendants(helper)) - known]
+    after, inside = _memory(), list(_held_by(set(descendants(helper)) - known))
     binary, server_file = probes.interpreter()
     return {
         "count": count,
@@ -96,6 +98,13 @@ def _memory() -> dict[str, int]:
     """What the machine says of its memory, in kB."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+
+
+def _held_by(pids: set[int]) -> Iterator[dict[str, int]]:
+    """What each has that is still there: a spare may go meanwhile."""
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield _held_kb(pid)
 
 
 def _held_kb(pid: int) -> dict[str, int]:
