@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -69,8 +70,9 @@ async def test_a_start_that_is_cancelled_leaves_nothing(lean: Backend, node_id: 
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await task).destroy()  # where a turn takes long it was made in so few
+        assert task.cancelled() or turns > 2
     assert cgroups_of(node_id) == []
     async with asyncio.timeout(20):  # whoever makes namespaces for the next ones ends by itself
         while len(children_of(helper_pid(lean))) > 1:  # the zygote
