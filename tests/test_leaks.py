@@ -100,6 +100,23 @@ def test_a_process_is_found_by_its_user(node_id: str) -> None:
 
 
 @needs_root
+def test_a_process_of_a_live_node_with_the_same_users_is_that_nodes(node_id: str) -> None:
+    parent = leaks.CGROUPS / "pids" if (leaks.CGROUPS / "pids").is_dir() else leaks.CGROUPS
+    if not (parent / "cgroup.procs").exists():
+        pytest.skip("no cgroup file system")
+    cgroup = parent / f"stoker-{node_id[::-1]}"
+    process = wait_forever(user=Settings(node_id=node_id).first_uid + 7, group=65534, env={}, cwd="/")
+    assert len(leaks.found([node_id])) == 1
+    cgroup.mkdir()
+    try:
+        (cgroup / "cgroup.procs").write_text(str(process.pid))
+        assert leaks.found([node_id]) == []
+    finally:
+        end(process)
+        cgroup.rmdir()
+
+
+@needs_root
 def test_a_network_interface_is_found_by_its_name_or_its_alias(node_id: str) -> None:
     tried = ip("link", "add", f"st-{node_id}", "type", "veth", "peer", "name", f"sp-{node_id}")
     if tried.returncode:

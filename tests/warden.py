@@ -4,7 +4,7 @@ Usage: python tests/warden.py -m pytest …
 
 Whatever the tests start, however it detaches itself, stays a descendant of this process: it is the
 subreaper of them all. It reaps what is orphaned, as the machine's first process would, so that a
-daemon that ends is gone at once. What still lives ten seconds after the tests have ended was left
+daemon that ends is gone at once. What still lives two seconds after the tests have ended was left
 behind: it is named, killed, and the run has failed.
 
 The same goes for whatever carries the mark of the run (see `leaks`): temporary files are made in a
@@ -26,7 +26,7 @@ from pathlib import Path
 import leaks
 
 PR_SET_CHILD_SUBREAPER = 36
-PATIENCE_S = 10.0  # on a machine with ten times as much to do as it can
+PATIENCE_S = 2.0
 MARKS = "marks"
 
 

@@ -32,6 +32,7 @@ class Deadlines:
         self._watched: set[Expiring] = set()
         self._looked_at: set[Expiring] = set()
         self.forget = self._watched.discard
+        """Watch it no longer; no mistake if it was not. Those looked at go with the next sweep."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -185,8 +186,8 @@ def _span(key: str, value: Any) -> float:
     return float(match[1]) * _UNIT_S[match[2]]
 
 
-def _one_of(kind: type[Reuse] | type[Network] | type[Interpreter]) -> Callable[[str, Any], Any]:
-    def read(key: str, value: Any) -> Reuse | Network | Interpreter:
+def _one_of(kind: type[StrEnum]) -> Callable[[str, Any], Any]:
+    def read(key: str, value: Any) -> StrEnum:
         words = [one.value for one in kind if one is not Network.HOST]
         if value not in words:
             _refuse(key, value, f"one of {', '.join(words)}" if len(words) > 1 else f"{words[0]!r}")

@@ -99,8 +99,7 @@ class Group:
     def gauges(self, others: Gauges | None = None) -> Gauges:
         """Its counters, as far as there are any; the caller closes them. With those of `others`, lent."""
         counters = COUNTERS_V2 if self.is_version_2 else COUNTERS_V1
-        opened: dict[int, int] = {}
-        gauges = Gauges(counters, opened, {} if others is None else others.opened)
+        gauges = Gauges(counters, {}, {} if others is None else others.opened)
         try:
             for which, counter in enumerate(counters):
                 folder = self._folder_of(counter.controller)

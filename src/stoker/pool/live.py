@@ -243,9 +243,10 @@ class Live:
         except BlockingIOError:
             return
         if not data:
-            self._leave_unread(fd)
-            self._unread.remove(fd)
+            self._stop_reading(fd)
             self._poll.unregister(fd)
+            if fd in self._unread:
+                self._unread.remove(fd)
             return
         stream = 1 if fd == self._fds[0] else 2
         guest = next(iter(self.guests.values()), None)

@@ -106,7 +106,7 @@ class Session(asyncio.Protocol):
         """How often something was read from the stream."""
         self._transport: asyncio.Transport | None = None
         self.loading = Loading(0.0)
-        """It became a process that had loaded the function before, instead of loading it."""
+        """As LOADED told it."""
         self._is_greeted = False
         self._is_loaded = False
         self._is_lost = False

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -143,8 +144,8 @@ def _metadata(field: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _choice(kind: type[Reuse] | type[Network] | type[Interpreter]) -> Reader:
-    def reader(field: str, value: Any) -> Reuse | Network | Interpreter:
+def _choice(kind: type[StrEnum]) -> Reader:
+    def reader(field: str, value: Any) -> StrEnum:
         words = [one.value for one in kind if one is not Network.HOST]
         if value not in words:
             _refuse(field, value, "one of " + ", ".join(words))

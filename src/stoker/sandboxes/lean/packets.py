@@ -36,9 +36,7 @@ HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
 MAKE_BODY = struct.Struct("=HHQIIQI64s")
 FORK_BODY = struct.Struct("=QIQIBB")
-WANT_BODY = struct.Struct(
-    "=HQ"
-)  # how many spares, the number of this word; then what they are like, as in MAKE
+WANT_BODY = struct.Struct("=HQ")  # how many spares; this word's number; then what they are like, as in MAKE
 OPENING = struct.Struct("=H")  # so many bytes; after MAKE_BODY, and then the bytes
 TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after the opening, for EGRESS
 ENDED_BODY = struct.Struct("=iIIqqBqq")
@@ -46,9 +44,7 @@ ENDED_BODY = struct.Struct("=iIIqqBqq")
 # descriptors; then, to the end, the name of its cgroup.
 MADE_BODY = struct.Struct("=iHIB")
 KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
-SPARES_BODY = struct.Struct(
-    "=HIQ"
-)  # so many there are; microseconds that making one took, or 0; the last WANT
+SPARES_BODY = struct.Struct("=HIQ")  # how many there are; microseconds that one took, or 0; the last WANT
 FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
