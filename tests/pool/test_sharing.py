@@ -23,6 +23,13 @@ def test_one_function_alone_shares_nothing() -> None:
     assert common([Member("a", BOTH, 1.0), Member("a", BOTH, 1.0)]) == frozenset()
 
 
+def test_which_functions_are_looked_at_does_not_hang_on_the_order_in_which_they_came() -> None:
+    none = frozenset[str]()
+    alike = [Member("a", none, 0.0)] * (MOST - 2) + [Member("b", none, 0.0)]
+    alike += [Member("a", NUMPY, 0.0), Member("b", NUMPY, 0.0)]
+    assert common(alike) == common(alike[::-1])
+
+
 def test_what_most_time_is_lost_with_is_shared() -> None:
     often = [Member("a", BOTH, 10.0), Member("b", BOTH, 10.0), Member("c", NUMPY, 0.1)]
     assert common(often) == BOTH

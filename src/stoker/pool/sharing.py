@@ -9,6 +9,7 @@ saves is reckoned from what their imports took lately.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class Member(NamedTuple):
 
 def common(members: Sequence[Member]) -> frozenset[str]:
     """What at least two functions name and saves most; empty: nothing is."""
-    some = sorted(members, key=lambda member: (-member.lost_s, member.function))[:MOST]
+    some = sorted(members, key=lambda one: (-one.lost_s, one.function, sorted(one.imports)))[:MOST]
     pairs = [(one, two) for one, two in combinations(some, 2) if one.function != two.function]
     choices = {one.imports & two.imports for one, two in pairs} - {frozenset()}
     return max(choices, key=lambda choice: (saved_s(choice, some), sorted(choice)), default=frozenset())
@@ -36,4 +37,4 @@ def common(members: Sequence[Member]) -> frozenset[str]:
 
 def saved_s(choice: frozenset[str], members: Sequence[Member]) -> float:
     """Of those that name all of it, as much of their imports as it has of their names."""
-    return sum(one.lost_s * len(choice) / len(one.imports) for one in members if choice <= one.imports)
+    return math.fsum(one.lost_s * len(choice) / len(one.imports) for one in members if choice <= one.imports)
