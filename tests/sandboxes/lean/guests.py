@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,12 @@ async def seen_by_the_host(sandbox: Sandbox) -> dict[str, str]:
 async def user_of(sandbox: Sandbox) -> int:
     """Whom the host takes the program inside for."""
     return int((await seen_by_the_host(sandbox))["Uid"].split()[0])
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 def guardian_pid(backend: Backend) -> int:

@@ -10,11 +10,10 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sandboxes.lean.guests import FORKED, LAUNCHES, hello, run
+from sandboxes.lean.guests import FORKED, LAUNCHES, hello, run, until
 from sandboxes.lean.world import (
     BESIDE,
     FORWARDING,
@@ -138,12 +137,6 @@ def links_of(prefix: str) -> list[str]:
 
 def tables() -> str:
     return subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_public_addresses_are_reached(make: Make, greeters: dict[str, Greeter]) -> None:

@@ -21,11 +21,13 @@ from sandboxes.lean.guests import (
     order,
     run,
     seen_by_the_host,
+    until,
     user_of,
 )
 from stoker.errors import SandboxFailed
 from stoker.linux.syscalls import MS_NODEV, MS_NOSUID, mount, umount
 from stoker.sandboxes.contract import Launch, Sandbox
+from stoker.sandboxes.lean.inside.walls import FIRST
 from stoker.sandboxes.lean.privileged.first import program
 from stoker.sandboxes.lean.sandbox import Sandbox as LeanSandbox
 from stoker.types import MEBIBYTE, Network
@@ -273,6 +275,9 @@ async def test_the_first_process_has_next_to_nothing_of_its_own(make: Make, laun
     sandbox = await make(launch)
     assert isinstance(sandbox, LeanSandbox)
     process = Path(f"/proc/{sandbox.traces.pid}")
+    await until(
+        lambda: (process / "comm").read_text().strip() == Path(FIRST).name
+    )  # the second does not wait
     assert not (process / "fd/4").exists()
     if os.geteuid() == 0:
         told = (line.split() for line in (process / "smaps_rollup").read_text().splitlines()[1:])
