@@ -10,6 +10,7 @@ import os
 from setuptools import setup
 
 PATH_OF_A_CALL = (
+    "doors/heads",
     "doors/listener",
     "doors/explanation",
     "doors/functions/call",

@@ -29,7 +29,8 @@ from stoker.code import BUILD_STEPS, Cache, Functions, builder_launch
 from stoker.deadlines import Deadlines
 from stoker.doors.asgi import application
 from stoker.doors.contract import Door
-from stoker.doors.listener import Routes, protocol_factory
+from stoker.doors.heads import Routes
+from stoker.doors.listener import protocol_factory
 from stoker.errors import (
     BackendLost,
     BackendUnavailable,

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import uvicorn
 
 from stoker.doors.contract import Exchange, Request, Route
 from stoker.doors.crowd import BUSY, TURNED_AWAY_AT_ONCE
-from stoker.doors.listener import MAX_HEAD_BYTES, MAX_HEADS, Head, Heads, Routes, protocol_factory
+from stoker.doors.heads import MAX_HEAD_BYTES, MAX_HEADS, Head, Heads, Routes
+from stoker.doors.listener import protocol_factory
 
 MAX_EVENT = 1000
 KEEP_ALIVE_S = 1
@@ -202,6 +204,20 @@ async def test_the_beginning_of_a_head_is_not_taken_for_the_head_before_it(liste
     assert await other.ask(begun) == (200, b"/f/b/call")
 
 
+async def test_a_head_that_is_known_but_for_its_end_is_not_over(listening: Listening) -> None:
+    client = await listening.connect()
+    known = b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n"
+    assert await client.ask(known) == (200, b"/echo")
+    connection: Any = next(iter(listening.server.server_state.connections))
+    for rest in (b"\r\n\r\n", b"b\r\ncontent-length: 2\r\n\r\nhi"):
+        assert await client.ask(known) == (200, b"/echo")
+        client.send(known.removesuffix(b"\r\n\r\n"))
+        while connection.idle_since != BUSY:  # it arrives alone
+            await asyncio.sleep(0)
+        assert await client.ask(rest) == (200, b"/echo" if rest.isspace() else b"hi")
+    assert await client.ask(known) == (200, b"/echo")
+
+
 async def test_a_client_that_expects_100_continue_hears_it_each_time(listening: Listening) -> None:
     client = await listening.connect()
     for _ in range(3):
@@ -328,6 +344,22 @@ async def test_the_door_hears_that_a_client_has_left(listening: Listening) -> No
     assert listening.door.left == ["/echo"]
 
 
+@pytest.mark.parametrize("behind", [0, 1, 5])
+async def test_the_door_hears_that_a_client_has_left_however_many_it_has_queued(
+    listening: Listening, behind: int
+) -> None:
+    client = await listening.connect()
+    client.send(b"GET /echo?hold HTTP/1.1\r\nhost: a\r\n\r\n" * (2 + behind))
+    while not listening.door.held:
+        await asyncio.sleep(0)
+    listening.door.held[0].reply(200, b"", b"first")
+    assert (await client.reply())[2] == b"first"
+    client.writer.transport.abort()
+    async with asyncio.timeout(10):
+        while listening.door.left != ["/echo"]:
+            await asyncio.sleep(0)
+
+
 async def test_one_exchange_has_one_reply(listening: Listening) -> None:
     client = await listening.connect()
     client.send(b"POST /echo?hold HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
@@ -337,6 +369,69 @@ async def test_one_exchange_has_one_reply(listening: Listening) -> None:
     listening.door.held[0].reply(200, b"", b"two")
     assert (await client.reply())[2] == b"one"
     assert await client.ask(POST + b"content-length: 2\r\n\r\nhi") == (200, b"hi")
+
+
+async def test_a_client_that_expects_100_continue_hears_it_when_it_is_its_turn(listening: Listening) -> None:
+    client = await listening.connect()
+    client.send(b"GET /echo?hold HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.send(POST + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+    while not listening.door.held or not next(iter(listening.server.server_state.connections)).pipeline:
+        await asyncio.sleep(0)
+    listening.door.held[0].reply(200, b"", b"first")
+    assert (await client.reply())[2] == b"first"
+    async with asyncio.timeout(10):
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+    assert await client.ask(b"hi") == (200, b"hi")
+
+
+async def test_a_client_that_takes_no_reply_is_heard_again_when_it_does(listening: Listening) -> None:
+    client, number = await listening.connect(), 20_000
+    client.writer.transport.set_write_buffer_limits(0)
+    client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    body = b"x" * 1000
+    for _ in range(number):
+        client.send(POST + b"content-length: 1000\r\n\r\n" + body)
+    connection: Any = next(iter(listening.server.server_state.connections))
+    while not connection.flow.write_paused:
+        await asyncio.sleep(0)
+    calls = listening.door.calls
+    other = await listening.connect()
+    assert await other.ask(POST + b"content-length: 2\r\n\r\nhi") == (200, b"hi")
+    assert listening.door.calls == calls + 1 < number
+    assert connection.transport.get_write_buffer_size() < 1_000_000
+    client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+    for _ in range(number):
+        assert (await client.reply())[2] == body
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /echo",
+        b"GET /echo HTTP/1.1\r\n",
+        b"GET /echo HTTP/1.1\r\nhost: ",
+        POST + b"transfer-encoding: chunked\r\n\r\n1;",
+        POST + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n",
+    ],
+)
+async def test_a_head_without_end_is_refused_before_its_end(listening: Listening, begun: bytes) -> None:
+    client = await listening.connect()
+    more = b"a: " + b"b" * 10_000 + b"\r\n" if begun.endswith(b"\n") else b"b" * 10_000
+    client.send(begun)
+    with suppress(ConnectionError):  # hearing why is not certain where we still speak
+        async with asyncio.timeout(10):
+            while not client.writer.is_closing():
+                client.send(more)
+                await client.writer.drain()
+            await client.reader.read()
+    assert listening.door.calls == 0
+
+
+async def test_offers_to_upgrade_are_declined_however_many_come_at_once(listening: Listening) -> None:
+    client, number = await listening.connect(), 2000
+    client.send(b"GET /echo HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n" * number)
+    for _ in range(number):
+        assert (await client.reply())[2] == b"/echo"
 
 
 @pytest.mark.parametrize("path", [b"/echo", b"/other"])
@@ -365,6 +460,7 @@ async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(
         POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
         b"POST /echo HTTP/1.1\r\nhost : a\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00",
+        b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
     ],
 )
 async def test_ambiguous_and_broken_requests_are_refused_and_closed(

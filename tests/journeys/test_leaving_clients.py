@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import pytest
 
@@ -38,3 +39,12 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_costs_nothing(node: Runn
         client.sendall(b"POST /execute?name=hello HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n{")
     node.wait_until_quiet()
     assert cancelled(node) == before
+
+
+def test_clients_that_ask_much_at_once_and_hang_up_do_not_end_the_node(node: RunningNode) -> None:
+    asked = b"GET /execute?name=nobody HTTP/1.1\r\nhost: a\r\n\r\n" * 300
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", node.port)) as client:
+            client.sendall(asked)
+            client.recv(1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

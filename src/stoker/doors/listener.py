@@ -15,82 +15,25 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from stoker.doors.contract import Request, Route
+from stoker.doors.contract import Request
 from stoker.doors.crowd import BUSY, Idlers, Rests
 from stoker.doors.explanation import lines
+from stoker.doors.heads import Head, Heads, Routes
 from stoker.errors import PayloadTooLarge
 
 MAX_DISCARDED = 16
 """A body larger than allowed is read to its end, so that the client hears the refusal; past this many
 times the allowed size the connection is closed instead."""
 END_OF_HEAD = b"\r\n\r\n"
-MAX_HEADS, MAX_HEAD_BYTES = 1024, 2048
-"""So many heads are remembered, none longer: 4 MB, where every client sends ever new ones."""
+MAX_UNHEARD_BYTES = 64 * 1024
+"""So much may come of a request and tell nothing yet: a head, or what stands between two chunks."""
 HOP_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
-
-
-class Routes:
-    """Finds the route of a path: exactly, or by what stands before and after one free segment."""
-
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._exact = {route.path.encode(): route for route in routes if "*" not in route.path}
-        self._free = [
-            (before.encode(), after.encode(), route)
-            for route in routes
-            for before, star, after in [route.path.partition("*")]
-            if star
-        ]
-
-    def find(self, path: bytes, method: str) -> Route | None:
-        route = self._exact.get(path)
-        if route is None:
-            for before, after, free in self._free:
-                if path.startswith(before) and path.endswith(after):
-                    segment = path[len(before) : len(path) - len(after)]
-                    if segment and b"/" not in segment:
-                        route = free
-                        break
-        return route if route is not None and method in route.methods else None
-
-
-class Head:
-    """What the parser made of the head of a request."""
-
-    __slots__ = ("body_bytes", "keep_alive", "request", "route")
-
-    def __init__(self, route: Route, request: Request, keep_alive: bool) -> None:
-        self.route = route
-        self.request = request
-        self.keep_alive = keep_alive
-        self.body_bytes = 0
-
-    def __repr__(self) -> str:
-        return f"<Head of {self.request!r} with {self.body_bytes} bytes>"
-
-
-class Heads:
-    """The heads that were parsed last, by their bytes; those of whole requests on fast routes alone."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, Head] = {}
-        self.find = self._known.get
-
-    def __repr__(self) -> str:
-        return f"<Heads, {len(self._known)} known>"
-
-    def keep(self, text: bytes, head: Head, body_bytes: int) -> None:
-        """Remember what was parsed of `text`, behind which so many bytes of a body followed."""
-        if len(text) <= MAX_HEAD_BYTES:
-            if len(self._known) >= MAX_HEADS:
-                self._known.clear()
-            head.body_bytes = body_bytes
-            self._known[text] = head
 
 
 class FastExchange:
@@ -204,8 +147,14 @@ class CallProtocol(HttpToolsProtocol):
         """Requests that the parser has seen begin."""
         self._is_between = True
         """The parser has none that has begun and not ended."""
+        self._unheard_bytes = 0
+        """Since it last told something of a request."""
         self._rests = rests
+        self._last_queued: Any = None
+        """What was taken from the pipeline last; it may be answered now, while `cycle` is the newest."""
         self._is_resting = self._is_going_on = False
+        self._is_due = False
+        """The last reply is out; what comes after it waits until the client reads, or its rest is over."""
         self._idlers = idlers
         self._routes = routes
         self._max_event_bytes = max_event_bytes
@@ -228,9 +177,9 @@ class CallProtocol(HttpToolsProtocol):
         if not self._is_between:
             self._parse(data)
             return
-        text, _, body = data.partition(END_OF_HEAD)
+        text, end, body = data.partition(END_OF_HEAD)
         head = self._heads.find(text)
-        if head is not None and head.body_bytes == len(body) and self._is_free():
+        if head is not None and end and head.body_bytes == len(body) and self._is_free():
             exchange: Any = FastExchange(self, head, received)
             exchange.body = body
             self.cycle = exchange
@@ -249,22 +198,38 @@ class CallProtocol(HttpToolsProtocol):
     def _is_free(self) -> bool:
         """Whether a request that comes now is answered now."""
         before: Any = self.cycle
-        return not self._is_resting and (before is None or before.response_complete)
+        is_answered = before is None or before.response_complete
+        return is_answered and not (self._is_resting or self.flow.write_paused)
 
     def _parse(self, data: bytes) -> bool:
-        """Whether it was what it should be."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._decline_upgrade(data[offer.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        else:
-            return True
-        return False
+        """Whether it was what it should be, and offered no upgrade."""
+        offers_nothing = True
+        self._unheard_bytes += len(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as offer:
+                if self.parser.get_method() == b"CONNECT":
+                    self.send_400_response("This is no proxy.")
+                    return False
+                data = self._without_upgrade(data[offer.args[0] :])
+                offers_nothing = False
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return False
+        if self._unheard_bytes > MAX_UNHEARD_BYTES and not self._is_between:
+            self.send_400_response(f"The head has more than {MAX_UNHEARD_BYTES} bytes.")
+            return False
+        return offers_nothing
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         self._begun += 1
+        self._unheard_bytes = 0
         self._is_between = False
         self.url = b""
         self.expect_100_continue = False
@@ -278,8 +243,9 @@ class CallProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._unheard_bytes = 0
         if self.parser.should_upgrade():
-            # The parser stops after this head; see _decline_upgrade.
+            # The parser stops after this head; see _without_upgrade.
             self._is_upgrade_offered = True
             return
         raw_path, _, query = self.url.partition(b"?")
@@ -298,9 +264,14 @@ class CallProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
         elif self.expect_100_continue:
+            self._have_body_sent()
+
+    def _have_body_sent(self) -> None:
+        if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._unheard_bytes = 0
         if self._is_upgrade_offered:
             return
         cycle: Any = self.cycle
@@ -336,8 +307,8 @@ class CallProtocol(HttpToolsProtocol):
         self.headers.extend([(name.lower(), value) for name, value in headers])
         super().on_headers_complete()
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Go on as if no upgrade had been offered (RFC 9110, 7.8): parse the head again without it.
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """What to parse as if no upgrade had been offered (RFC 9110, 7.8): the head again without it.
 
         Stock Java clients offer `h2c` with every request; the parser then takes the body for the
         other protocol's bytes.
@@ -347,7 +318,7 @@ class CallProtocol(HttpToolsProtocol):
             if name.lower() not in HOP_HEADERS:
                 head += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"".join([*head, b"\r\n", rest]))
+        return b"".join([*head, b"\r\n", rest])
 
     # What the parent calls on the current cycle, and what an exchange calls
 
@@ -355,36 +326,59 @@ class CallProtocol(HttpToolsProtocol):
         if isinstance(cycle, FastExchange):
             if cycle.has_whole_body:
                 cycle.answer(self._max_event_bytes)
+            elif self.expect_100_continue and cycle is self.cycle:  # what is not whole yet is the newest
+                self._have_body_sent()
         else:
             super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        if self.pipeline or self.flow.read_paused or self._is_resting:
+        if self.pipeline or self.flow.read_paused or self.flow.write_paused or self._is_resting:
             self._go_on()
         elif not self.transport.is_closing():
             self.idle_since = time.monotonic()
 
     def _go_on(self) -> None:
         """Read on, and start what is queued: in a loop, for thousands may be answered at once."""
-        if self._is_resting and not self.transport.is_closing():
-            self.flow.pause_reading()
-        if self._is_going_on or not self._may_go_on():
+        if self._is_going_on:
+            return
+        self._is_due = not self._may_go_on()
+        if self._is_due:
+            if not self.transport.is_closing():
+                self.flow.pause_reading()
             return
         self.flow.resume_reading()
-        is_free, self._is_going_on = True, True
+        self._is_going_on = True
         try:
-            while is_free and self.pipeline:
+            while self.pipeline and not self._is_due:
                 cycle, app = self.pipeline.pop()
+                self._last_queued = cycle
                 self._start_asgi_task(cycle, app)
-                is_free = cycle.response_complete and self._may_go_on()
+                if not cycle.response_complete:
+                    return
+                self._is_due = not self._may_go_on()
         finally:
             self._is_going_on = False
-        if is_free:
+        if self._is_due:
+            self._go_on()
+        else:
             self.idle_since = time.monotonic()
 
     def _may_go_on(self) -> bool:
-        return not self._is_resting and not self.transport.is_closing()
+        return not (self._is_resting or self.flow.write_paused or self.transport.is_closing())
+
+    def pause_writing(self) -> None:
+        """The client takes none of its replies: no request of it is heard until it does."""
+        super().pause_writing()
+        if not self.transport.is_closing():
+            self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._is_due:
+            self._go_on()
+        elif not self.pipeline and not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def rest(self) -> None:
         """Whoever is on this connection is being turned away: hear the next request when it is its turn."""
@@ -398,16 +392,19 @@ class CallProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idlers.discard(self)
-        current: Any = self.cycle
+        newest: Any = self.cycle
         super().connection_lost(exc)
-        if isinstance(current, FastExchange):
-            current.leave()
-        for waiting, _ in self.pipeline:
-            if isinstance(waiting, FastExchange):
-                waiting.leave()
+        for cycle in {newest, self._last_queued, *(waiting for waiting, _ in self.pipeline)} - {None}:
+            if isinstance(cycle, FastExchange):
+                cycle.leave()
+            else:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def send_reply(self, exchange: FastExchange, status: int, head: bytes, body: bytes) -> None:
         """Head and body in one write (two would wait for each other's acknowledgement)."""
+        if self.transport.is_closing():
+            return  # who asked has gone, of which we hear at the next turn of the loop
         length = b"content-length: %d\r\n" % len(body)
         end = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
         sent = b"" if exchange.request.method == "HEAD" else body
