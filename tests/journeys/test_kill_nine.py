@@ -147,14 +147,15 @@ class Family:
     def strangers(self) -> set[str]:
         """Whatever carries our marks and is nobody's of this life: processes, groups, interfaces, names."""
         try:
-            known = {self.node, self.guardian, self.helper, *below(self.helper)}
-        except LookupError as error:
+            helper = self.helper
+            known, in_use = {self.node, self.guardian, helper, *below(helper)}, opened(helper)
+        except (LookupError, FileNotFoundError) as error:
             return {str(error)}
         found = set()
         for thing in leaks.found(self.marks):
             kind, name = thing.split(" ", 1)
             if kind == "cgroup":
-                found |= empty_groups(Path(name))
+                found |= empty_groups(Path(name)) - in_use
             elif kind in ("mount", "file") or (kind == "process" and int(name.split(":")[0]) not in known):
                 found.add(thing)
         return found - {f"file {self.marks[1]}"}
@@ -190,6 +191,15 @@ def empty_groups(parent: Path) -> set[str]:
             with suppress(OSError):
                 if group.is_dir() and not Path(group, "cgroup.procs").read_text():
                     found.add(f"cgroup {group.path}")
+    return found
+
+
+def opened(helper: int) -> set[str]:
+    """Groups that it has open: if nobody is in one of them, that may wait for the next sandbox."""
+    found = set()
+    for descriptor in os.listdir(f"/proc/{helper}/fd"):
+        with suppress(OSError):
+            found.add(f"cgroup {os.path.dirname(os.readlink(f'/proc/{helper}/fd/{descriptor}'))}")
     return found
 
 
