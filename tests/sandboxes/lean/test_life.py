@@ -170,20 +170,41 @@ socket.create_connection(listener.getsockname()).close()
     assert await run(await make(), source) != used
 
 
-async def test_a_zygote_that_is_killed_is_started_anew(make: Make, lean: Backend) -> None:
-    before = await make()
+def zygote_of(helper: int) -> int:
     (zygote,) = [
         pid
-        for pid in children_of(helper_pid(lean))
+        for pid in children_of(helper)
         if b"boot" in Path(f"/proc/{pid}/cmdline").read_bytes() and not is_init(pid)
     ]
+    return zygote
+
+
+async def test_what_a_zygote_that_is_killed_was_to_fork_is_forked_by_the_next(
+    make: Make, lean: Backend
+) -> None:
+    """With orders unread, and the next one on its way before the helper hears of the end."""
+    kept, witness = await make(), await make()
+    helper = helper_pid(lean)
+    zygote = zygote_of(helper)
+    os.kill(zygote, signal.SIGSTOP)
+    asked = [asyncio.create_task(make()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await witness.destroy()  # the helper has passed their orders on before
+    os.kill(helper, signal.SIGSTOP)
+    asked.append(asyncio.create_task(make()))
+    await asyncio.sleep(0)
     os.kill(zygote, signal.SIGKILL)
-    while True:
-        try:
-            after = await make()
-            break
-        except SandboxFailed:
-            pass  # it was ordered from the one that had been killed
+    os.kill(helper, signal.SIGCONT)
+    for sandbox in await asyncio.gather(*asked):
+        assert await run(sandbox, "answer = 1") == 1
+    assert await run(kept, "answer = 2") == 2
+    assert helper_pid(lean) == helper
+
+
+async def test_a_zygote_that_is_killed_is_started_anew(make: Make, lean: Backend) -> None:
+    before = await make()
+    os.kill(zygote_of(helper_pid(lean)), signal.SIGKILL)
+    after = await make()
     assert await run(after, "answer = 1") == 1
     assert await run(before, "answer = 1") == 1
 

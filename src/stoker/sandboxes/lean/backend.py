@@ -29,6 +29,7 @@ from stoker.sandboxes.contract import Abilities, Launch, Problem, SandboxSpec
 from stoker.sandboxes.lean.link import Link
 from stoker.sandboxes.lean.order import Order, bounded, folders, is_short
 from stoker.sandboxes.lean.packets import (
+    AGAIN,
     DESTROY,
     EGRESS,
     ENDED,
@@ -294,6 +295,8 @@ class Backend(contract.Backend):
             order = self._orders.pop(number)
             self._ids.discard(order.spec.id)
             order.fail(SandboxFailed(body.decode(errors="replace")))
+        elif kind == AGAIN:
+            self._ask_again(self._orders.pop(number), SandboxFailed(body.decode(errors="replace")))
         elif kind == SPARES:
             held, took_us, word = SPARES_BODY.unpack(body)
             self._spares.heard(number, held, took_us / 1e6, word)
@@ -340,13 +343,17 @@ class Backend(contract.Backend):
         orders, self._orders = self._orders, {}
         self._ids = {order.spec.id for order in orders.values()}
         for order in orders.values():
-            try:
-                if order.is_unwanted or order.tries == TRIES:
-                    raise SandboxLost(f"the sandbox helper ended {order.tries} times while it made this one")
-                self._send(order)
-            except SandboxFailed as error:
-                self._ids.discard(order.spec.id)
-                order.fail(error)
+            text = f"the sandbox helper ended {order.tries} times while it made this one"
+            self._ask_again(order, SandboxLost(text))
+
+    def _ask_again(self, order: Order, otherwise: SandboxFailed) -> None:
+        try:
+            if order.is_unwanted or order.tries == TRIES:
+                raise otherwise
+            self._send(order)
+        except SandboxFailed as error:
+            self._ids.discard(order.spec.id)
+            order.fail(error)
 
     def lost(self) -> None:
         assert self._ready is not None and self._broken is not None

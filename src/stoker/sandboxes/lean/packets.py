@@ -7,7 +7,7 @@ nothing but what these shapes can say; it checks each field (`privileged.orders`
 
     node   -> helper   MAKE, DESTROY, WANT
     helper -> node     READY, MADE, KILLED, FAILED, ENDED, SPARES (also in answer to each WANT);
-                       its guardian: LOST
+                       AGAIN: as FAILED, but it may be asked for once more; its guardian: LOST
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
@@ -25,7 +25,7 @@ import struct
 from typing import Any, NamedTuple
 
 MAKE, DESTROY, WANT = 1, 2, 3
-READY, MADE, FAILED, ENDED, LOST, KILLED, SPARES = 17, 18, 19, 20, 21, 22, 23
+READY, MADE, FAILED, ENDED, LOST, KILLED, SPARES, AGAIN = 17, 18, 19, 20, 21, 22, 23, 24
 SETUP, FORK = 33, 34
 UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
 GO, MOUNTED, RUNNING, STATUS, TROUBLE = b"G", b"M", b"R", b"S", b"T"

@@ -2,8 +2,7 @@
 
 Started by the node while it still has its privileges, which the node then gives up; from there on the
 helper believes the node nothing but the shape of a packet, and inside a sandbox nothing at all. It has
-one thread, waits for no sandbox, and ends with everything it made when the node ends. Should it die
-before that, its guardian forks a new one.
+one thread, waits for no sandbox, and ends with the node and all it made; one that dies before is replaced.
 """
 
 from __future__ import annotations
@@ -248,9 +247,9 @@ class Helper:
             return
         sandbox.release()
 
-    def refused(self, number: int, text: str) -> None:
+    def refused(self, number: int, text: str, may_succeed: bool = False) -> None:
         sandbox = self._sandboxes[number]
-        sandbox.trouble = text
+        sandbox.trouble, sandbox.may_succeed = text, may_succeed
         self._finish(sandbox)
 
     def zygote_ended(self) -> None:
@@ -343,8 +342,7 @@ class Helper:
             )
             self._tell(pack(ENDED, sandbox.number, ENDED_BODY.pack(*ended)))
         else:
-            text = sandbox.trouble or f"its first process ended with wait status {sandbox.status}"
-            self._tell(pack(FAILED, sandbox.number, text.encode()[:MAX_TEXT]))
+            self._tell(sandbox.failure())
             if sandbox.kind >= 0:
                 self._tell(self._spares.told(sandbox.kind))
         self._stop_if_over()

@@ -25,11 +25,14 @@ from stoker.linux.places import Place, Places
 from stoker.linux.processes import kill, user_of
 from stoker.linux.users import User, UserNamespaces, make_user_namespace
 from stoker.sandboxes.lean.packets import (
+    AGAIN,
     EGRESS,
+    FAILED,
     GO,
     HAS_CODE,
     HAS_WORKSPACE,
     HOST_NETWORK,
+    MAX_TEXT,
     MOUNTED,
     NOT_COUNTED,
     RUNNING,
@@ -38,6 +41,7 @@ from stoker.sandboxes.lean.packets import (
     WAIT_STATUS,
     Fork,
     Make,
+    pack,
     receive,
 )
 
@@ -127,6 +131,8 @@ class Sandbox:
         """The node knows it as made."""
         self.is_destroyed = False
         self.trouble = ""
+        self.may_succeed = False
+        """Should it be asked for again: what was to fork it has ended."""
         self.status = -1
         """The wait status of its program, when that is known."""
         self.oom_kills = 0
@@ -359,6 +365,11 @@ class Sandbox:
         """Have everything in it ended; that it has is told by its pidfd."""
         if self.pidfd >= 0:
             kill(self.pidfd)
+
+    def failure(self) -> bytes:
+        """What the node is told of one that it never knew as made."""
+        text = self.trouble or f"its first process ended with wait status {self.status}"
+        return pack(AGAIN if self.may_succeed else FAILED, self.number, text.encode()[:MAX_TEXT])
 
     def counts(self) -> Counts:
         return Counts() if self.gauges is None else self.gauges.counts()

@@ -60,7 +60,9 @@ class Owner(Protocol):
     """Who gave the orders. Exactly one of the first two comes for each, perhaps before `order` returns."""
 
     def forked(self, number: int, pid: int, pidfd: int) -> None: ...
-    def refused(self, number: int, text: str) -> None: ...
+    def refused(self, number: int, text: str, may_succeed: bool = False) -> None:
+        """It may be no fault of the order's, and come right another time."""
+
     def zygote_ended(self) -> None:
         """A zygote may have forked what it could not tell any more: a child of ours that nobody knows."""
 
@@ -126,8 +128,8 @@ class Nursery:
         assert self._control is not None
         try:
             send(self._control, packet, descriptors)
-        except BrokenPipeError:
-            pass  # it has ended, as its socket will tell
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended, perhaps with orders unread, as its socket will tell
 
     def _read(self) -> None:
         assert self._control is not None
@@ -166,16 +168,16 @@ class Nursery:
         self.pid = 0
         self._owner.zygote_ended()
         reason = self._trouble or "it ended; its last words, if any, are in the node's log"
-        self._refuse_all(f"{self._start.name} cannot be started: {reason}")
+        self._refuse_all(f"{self._start.name} cannot be started: {reason}", may_succeed=self._is_up)
 
-    def _refuse_all(self, text: str) -> None:
+    def _refuse_all(self, text: str, may_succeed: bool = False) -> None:
         lost = [*self._under_way, *(number for number, _, _ in self._waiting)]
         for _, _, descriptors in self._waiting:
             close_all(descriptors)
         self._under_way.clear()
         self._waiting.clear()
         for number in lost:
-            self._owner.refused(number, text)
+            self._owner.refused(number, text, may_succeed)
 
     def _become_zygote(self, control: socket.socket) -> NoReturn:
         """The child's side. Nothing comes back from here: the helper's own code must not run twice."""
