@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -82,6 +83,15 @@ def test_what_is_not_there_or_not_json_is_refused(adder: Shell) -> None:
     assert "there is no function 'nobody'" in adder.fails(REFUSED, "logs", "nobody")
     assert "there is no function 'nobody'" in adder.fails(REFUSED, "delete", "nobody")
     assert "JSON" in adder.fails(REFUSED, "invoke", "adder", "-d", "{")
+
+
+def test_what_is_no_text_is_refused_as_what_it_is(adder: Shell) -> None:
+    odd = os.fsdecode(b"\xff")
+    assert "JSON" in adder.fails(REFUSED, "invoke", "adder", "-d", odd)
+    assert "there is no function" in adder.fails(REFUSED, "invoke", odd)
+    assert "there is no function" in adder.fails(REFUSED, "logs", odd)
+    assert "there is no function" in adder.fails(REFUSED, "delete", odd)
+    assert adder.fails(REFUSED, "deploy", "adder", "--name", odd)
 
 
 def test_logs_show_calls_oldest_first_with_what_they_printed(adder: Shell) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -100,6 +101,15 @@ def test_a_broken_zip_is_refused(tmp_path: Path) -> None:
 def test_a_tarball_keeps_its_whole_suffix_out_of_the_name(tmp_path: Path) -> None:
     (tmp_path / "thing.tar.gz").write_bytes(b"x")
     assert pack(tmp_path / "thing.tar.gz").name == "thing"
+
+
+def test_what_would_be_read_for_ever_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.mkfifo(folder / "main.py")
+    assert refusal(folder) == f"{folder}/main.py is neither a file nor a folder"
+    assert refusal(folder / "main.py") == f"{folder}/main.py is neither a file nor a folder"
+    assert refusal(Path("/dev/zero")) == "/dev/zero is neither a file nor a folder"
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:

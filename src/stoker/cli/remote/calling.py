@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -59,7 +59,7 @@ def event_of(said: str | None) -> bytes:
     try:
         if said == "-":
             return sys.stdin.buffer.read()
-        return Path(said[1:]).read_bytes() if said.startswith("@") else said.encode()
+        return Path(said[1:]).read_bytes() if said.startswith("@") else os.fsencode(said)
     except OSError as error:
         raise Failure(f"{said[1:]} cannot be read: {error.strerror}", USAGE) from None
 
@@ -67,7 +67,7 @@ def event_of(said: str | None) -> bytes:
 def invoke(url: str, name: str, event: bytes) -> Answer:
     """Call once. Raises `Failure` when the node did not run the function."""
     began = time.perf_counter()
-    reply = client.ask(url, "POST", f"/functions/{quote(name, safe='')}/call", event)
+    reply = client.ask(url, "POST", f"{client.path_of(name)}/call", event)
     took_ms = (time.perf_counter() - began) * 1000
     code = _code(reply)
     if code not in (OK, FAILED):
@@ -110,9 +110,7 @@ def _result(reply: client.Reply) -> Any:
 def _record(url: str, name: str, invocation: str) -> dict[str, Any]:
     """What the node kept of the call; nothing, if it keeps none, or has stopped since."""
     try:
-        records = client.data(
-            client.ask(url, "GET", f"/functions/{quote(name, safe='')}/logs?limit={RECENT}")
-        )
+        records = client.data(client.ask(url, "GET", f"{client.path_of(name)}/logs?limit={RECENT}"))
     except Failure:
         return {}
     return next((record for record in records if record["id"] == invocation), {})
@@ -120,14 +118,14 @@ def _record(url: str, name: str, invocation: str) -> dict[str, Any]:
 
 def logs(url: str, name: str, number: int) -> list[dict[str, Any]]:
     """The records of the last `number` calls, the oldest first."""
-    path = f"/functions/{quote(name, safe='')}/logs"
+    path = f"{client.path_of(name)}/logs"
     records: list[dict[str, Any]] = client.data(client.ask(url, "GET", f"{path}?limit={number}"))
     return records
 
 
 def follow(url: str, name: str, number: int) -> Iterator[dict[str, Any]]:
     """The same, and then each call as it ends, for ever."""
-    path = f"/functions/{quote(name, safe='')}/logs"
+    path = f"{client.path_of(name)}/logs"
     seen = "none"  # an id that is not known was before all
     for record in logs(url, name, number):
         seen = record["id"]

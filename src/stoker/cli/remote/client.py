@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -73,6 +73,11 @@ def _running(settings: Settings, is_home_meant: bool) -> Found:
     if is_home_meant:
         raise Failure(f"no node runs in {settings.home}; `stoker start` starts one", UNREACHABLE)
     return Found(ports.url_of(settings.host, settings.port))
+
+
+def path_of(name: str) -> str:
+    """Where a function of that name would be, whatever was typed."""
+    return f"/functions/{quote(os.fsencode(name), safe='')}"
 
 
 def ask(url: str, method: str, path: str, body: bytes | None = None) -> Reply:

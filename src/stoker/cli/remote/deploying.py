@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from stoker.cli.exits import REFUSED, USAGE, Failure
 from stoker.cli.remote import client
@@ -33,7 +32,7 @@ def deploy(url: str, path: Path, wish: Mapping[str, Any], *, replace: bool) -> d
     if reply.status == EXISTS and not replace:
         raise Failure(f"there is a function {fields['name']!r} already; --replace deploys over it", REFUSED)
     if reply.status == EXISTS:
-        reply = client.ask(url, "PUT", f"/functions/{quote(fields['name'], safe='')}", _json(fields))
+        reply = client.ask(url, "PUT", client.path_of(fields["name"]), _json(fields))
     record: dict[str, Any] = client.data(reply)
     return record
 
@@ -54,4 +53,4 @@ def functions(url: str) -> list[dict[str, Any]]:
 
 def delete(url: str, name: str) -> None:
     """No call of it from now on."""
-    client.data(client.ask(url, "DELETE", f"/functions/{quote(name, safe='')}"))
+    client.data(client.ask(url, "DELETE", client.path_of(name)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -48,12 +49,19 @@ def pack(path: Path) -> Package:
             names = [entry.name for entry in path.iterdir()]
             runtime = _runtime(names, lambda name: (path / name).read_bytes())
             return Package(path.resolve().name, runtime, zip_folder(path))
+        _must_be_regular(path)
         runtime = _runtime_of_zip(path) if path.suffix == ".zip" else _by_suffix(path.name)
         return Package(_stem(path), runtime, path.read_bytes())
     except OSError as error:
         raise Failure(f"{error.filename or path} cannot be read: {error.strerror}", USAGE) from None
     except zipfile.BadZipFile as error:
         raise Failure(f"{path} is no zip: {error}", USAGE) from None
+
+
+def _must_be_regular(path: Path) -> None:
+    """Pipes and devices would be read for ever. Raises `Failure`, `OSError`."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Failure(f"{path} is neither a file nor a folder", USAGE)
 
 
 def _stem(path: Path) -> str:
@@ -114,6 +122,7 @@ def _files(folder: Path) -> Iterator[Path]:
         if entry.name in LEFT_OUT:
             continue
         if not entry.is_dir():
+            _must_be_regular(entry)
             yield entry
         elif entry.is_symlink():
             raise Failure(f"{entry} is a link to a folder; put the folder itself there", USAGE)
