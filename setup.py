@@ -10,21 +10,32 @@ import os
 from setuptools import setup
 
 PATH_OF_A_CALL = (
+    "doors/crowd",
+    "doors/exchange",
     "doors/heads",
     "doors/listener",
     "doors/explanation",
     "doors/functions/call",
+    "node",
     "invoke",
+    "verdicts",
     "deadlines",
     "outputs",
     "admission/gate",
+    "code/cache",
+    "code/shelf",
+    "code/versions",
     "pool/groups",
     "pool/plan",
     "pool/pool",
     "pool/recipes",
     "pool/live",
     "pool/meter",
+    "pool/workshop",
+    "records/making",
+    "records/store",
     "runtimes/wire",
+    "telemetry/metrics",
 )
 
 extensions = []

@@ -46,6 +46,7 @@ TABLE: dict[str, set[str]] = {
         "verdicts",
     },
     "verdicts": WORDS,
+    "ground": {""},
     "node": {""},
     "__init__": set(),
     "__main__": {"cli"},
@@ -63,7 +64,8 @@ TABLE: dict[str, set[str]] = {
     "sandboxes": WORDS,
     "sandboxes.*": WORDS | {"sandboxes.contract", "linux"},
     "doors": WORDS,
-    "doors.*": WORDS | {"doors.contract", "doors.explanation", "doors.refusals", "records.model"},
+    "doors.*": WORDS
+    | {"doors.contract", "doors.exchange", "doors.explanation", "doors.refusals", "records.model"},
 }
 # What may be named in annotations only, under TYPE_CHECKING: a door is given the node, it never makes one.
 NAMED: dict[str, set[str]] = {"doors.*": {"node"}, "doors": {"node"}}

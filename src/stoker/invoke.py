@@ -7,18 +7,18 @@ wait keeps the call and comes back to it later, by the same method.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Coroutine
 from signal import SIGKILL
-from typing import Any, Protocol
+from typing import Any, Final
 
 from stoker import verdicts
 from stoker.admission import Ticket
+from stoker.code import Cache, Pin
 from stoker.deadlines import Deadlines
 from stoker.errors import Impatient, NodeError, PayloadTooLarge, SandboxFailed, SandboxLost
 from stoker.outputs import LogKeeper
-from stoker.pool import Pool
+from stoker.pool import Leaser, Pool
 from stoker.pool.live import Live
 from stoker.pool.recipes import Recipes
 from stoker.types import (
@@ -35,40 +35,15 @@ from stoker.types import (
 )
 from stoker.verdicts import Verdict
 
-LOAD_ALLOWANCE_S = 10.0
+LOAD_ALLOWANCE_S: Final = 10.0
 """The least that starting the runtime and importing the code may take, whatever the call's own limit."""
-LEAVE_S = 0.05
+LEAVE_S: Final = 0.05
 """How long a call whose caller has left may go on."""
 
-log = logging.getLogger(__name__)
+FRESH: Final = Source.FRESH
+UNKNOWN_USAGE: Final = Usage()
 
 Settle = Callable[["Call", Outcome | NodeError], None]
-
-
-class Version(Protocol):
-    """What `code` pins."""
-
-    @property
-    def function(self) -> Function: ...
-    @property
-    def folder(self) -> Any: ...
-
-
-class Pin(Protocol):
-    """A version that stays while it is held."""
-
-    built: bool
-
-    @property
-    def version(self) -> Version: ...
-    def release(self) -> None: ...
-
-
-class Code(Protocol):
-    """The room that has the code."""
-
-    def pin(self, key: str) -> Pin | None: ...
-    async def fetch(self, key: str) -> Pin: ...
 
 
 class Rooms:
@@ -89,7 +64,7 @@ class Rooms:
         self,
         *,
         clock: Callable[[], float],
-        code: Code,
+        code: Cache,
         pool: Pool,
         recipes: Recipes,
         deadlines: Deadlines,
@@ -107,16 +82,19 @@ class Rooms:
         self.max_event_bytes = max_event_bytes
 
 
-class Call:
+class Call(Leaser):
     """One invocation on its way. Each step is entered once, by the room before it."""
 
     __slots__ = (
+        "_admit_ms",
         "_asked",
+        "_code_ms",
         "_cpu_ns",
         "_created_at",
         "_entered",
         "_function",
         "_has_left",
+        "_init_ms",
         "_kills_before",
         "_lease",
         "_live",
@@ -124,6 +102,8 @@ class Call:
         "_number",
         "_pin",
         "_rooms",
+        "_run_ms",
+        "_sandbox_ms",
         "_settle_with",
         "_since",
         "_source",
@@ -131,7 +111,6 @@ class Call:
         "caller",
         "expires_at",
         "invocation",
-        "phases",
     )
 
     def __init__(
@@ -142,9 +121,9 @@ class Call:
         self.caller = caller
         """Whatever `settle` needs to tell who called."""
         self.expires_at = invocation.deadline
-        self.phases = Phases()
         self._created_at = time.time()
         self._since = self._entered = rooms.clock()
+        self._admit_ms = self._code_ms = self._sandbox_ms = self._init_ms = self._run_ms = 0.0
         self._settle_with: Settle | None = settle
         self._ticket = ticket
         self._pin: Pin | None = None
@@ -156,13 +135,18 @@ class Call:
         self._lease = 0
         self._live: Live | None = None
         """The sandbox that it is in, by the lease of that number."""
-        self._source = Source.FRESH
+        self._source = FRESH
         self._number = 0
         self._logs: LogKeeper | None = None
 
     def __repr__(self) -> str:
         where = "settled" if self._settle_with is None else "inside" if self._live else "waiting"
         return f"<Call {self.invocation.id} of {self.invocation.function} {where}>"
+
+    @property
+    def phases(self) -> Phases:
+        """Where its time has gone so far."""
+        return Phases(self._admit_ms, self._code_ms, self._sandbox_ms, self._init_ms, self._run_ms)
 
     # The way in
 
@@ -171,7 +155,7 @@ class Call:
         try:
             if len(invocation.body) > rooms.max_event_bytes:
                 raise _too_large(invocation.body, rooms.max_event_bytes)
-            self.phases.admit = self._lap()
+            self._admit_ms = self._lap()
             pin = rooms.code.pin(invocation.function)
         except NodeError as error:
             self._settle(error)
@@ -186,9 +170,10 @@ class Call:
         try:
             pin = await self._rooms.code.fetch(self.invocation.function)
         except NodeError as error:
-            self.phases.code = self._lap()
+            self._code_ms = self._lap()
             self._settle(error)
         else:
+            self._code_ms = self._lap()
             self.pinned(pin)
 
     def pinned(self, pin: Pin) -> None:
@@ -197,7 +182,6 @@ class Call:
             pin.release()
             return
         self._pin, self._function = pin, pin.version.function
-        self.phases.code = self._lap()
         self._ask_for_lease(pin, self._function)
 
     def _ask_for_lease(self, pin: Pin, function: Function) -> None:
@@ -217,7 +201,7 @@ class Call:
         assert self._function is not None
         rooms, limits, invocation = self._rooms, self._function.limits, self.invocation
         self._lease, self._live, self._source = lease, live, source
-        self.phases.sandbox = self._lap()
+        self._sandbox_ms = self._lap()
         left_s, timeout_s = invocation.deadline - self._since, limits.timeout_s
         run_s = timeout_s if timeout_s < left_s else left_s
         allowed_s = run_s if live.loaded_at else min(max(timeout_s, LOAD_ALLOWANCE_S), left_s)
@@ -235,7 +219,7 @@ class Call:
         """The call in front runs long, and this one had not begun: ask for another sandbox."""
         assert self._pin is not None and self._function is not None
         self._rooms.pool.give_back(self._lease, is_healthy=True)
-        self._live, self._source = None, Source.FRESH
+        self._live, self._source = None, FRESH
         self._lease = self._asked = 0
         self.expires_at = self.invocation.deadline
         if self._has_left:
@@ -246,7 +230,7 @@ class Call:
     def loaded(self) -> None:
         """The function's code has been imported for this call; from here on its own time runs."""
         assert self._function is not None
-        self.phases.init = self._lap()
+        self._init_ms = self._lap()
         if not self._has_left:
             limit = self._rooms.clock() + self._function.limits.timeout_s
             self.expires_at = min(limit, self.invocation.deadline)
@@ -265,24 +249,24 @@ class Call:
     def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None:
         """The good end."""
         assert self._live is not None
-        self.phases.run = run_ns / 1e6
+        self._run_ms = run_ns / 1e6
         self._live.drain()
         self._end(verdicts.OK, result=result, cpu_ns=cpu_ns, is_healthy=True)
 
     def raised(self, run_ns: int, cpu_ns: int, error: FunctionError) -> None:
         """The function failed, and its sandbox lives."""
         assert self._live is not None
-        self.phases.run = run_ns / 1e6
+        self._run_ms = run_ns / 1e6
         self._live.drain()
         self._end(verdicts.of_error(error), cpu_ns=cpu_ns, is_healthy=True)
 
     def load_failed(self, error: FunctionError) -> None:
-        self.phases.init = self._lap()
+        self._init_ms = self._lap()
         self._end(Verdict(status=Status.FUNCTION_ERROR, error=error))
 
     def exited(self, exit_code: int, signal: int, cpu_ns: int) -> None:
         """The process of this call, in a shared sandbox, ended without an answer."""
-        self.phases.run = self._lap()
+        self._run_ms = self._lap()
         assert self._live is not None and self._function is not None
         limits, meter = self._function.limits, self._live.meter
         if verdicts.is_for_cpu_time(signal, cpu_ns, limits):
@@ -295,7 +279,7 @@ class Call:
 
     def sandbox_ended(self, ending: Ending, reason: str) -> None:
         """The sandbox ended under the call."""
-        self.phases.run = self._lap()
+        self._run_ms = self._lap()
         assert self._live is not None and self._function is not None
         meter = self._live.meter
         is_for_memory = ending.out_of_memory and meter.was_killed_for_memory(self._kills_before)
@@ -310,7 +294,7 @@ class Call:
 
     def expire(self) -> None:
         """The deadline has passed."""
-        self.phases.run = self._lap()
+        self._run_ms = self._lap()
         if self._has_left:
             self._end(verdicts.HAS_LEFT)
             return
@@ -327,7 +311,7 @@ class Call:
         if self._live is None or self._has_left or not self._live.runs_alone(self._number):
             return
         if self._live.meter.spent_s() >= self._function.limits.cpu_s:
-            self.phases.run = self._lap()
+            self._run_ms = self._lap()
             self._end(verdicts.of_cpu_time(self._function.limits))
 
     def leave(self) -> None:
@@ -358,7 +342,7 @@ class Call:
             self._cpu_ns = cpu_ns
         if live is not None:
             meter = live.meter
-            usage = meter.end(cpu_ns, self.phases.run, verdict.status is Status.OK)
+            usage = meter.end(cpu_ns, self._run_ms, verdict.is_well)
             if limit is None and meter.was_read:
                 limit = meter.met(verdict.error.errno if verdict.error else 0)
         if self._has_left:
@@ -377,8 +361,8 @@ class Call:
             usage=usage,
             sandbox=live.name if live is not None else "",
             source=self._source,
-            built=pin.built if pin else False,
-            note=self._function.note if self._function else "",
+            built=pin is not None and pin.built,
+            note=self._function.note if self._function is not None else "",
         )
         self._settle(outcome, is_healthy)
 
@@ -395,7 +379,7 @@ class Call:
             rooms.deadlines.forget(self)
             if live is not None:
                 live.leave(self._number, has_answered=is_healthy)
-                run_s = self.phases.run / 1000 if is_healthy else None
+                run_s = self._run_ms / 1000 if is_healthy else None
                 has_written = self._logs is not None
                 rooms.pool.give_back(self._lease, is_healthy, run_s, self._cpu_ns / 1e9, has_written)
             elif self._asked:
@@ -414,6 +398,3 @@ class Call:
 
 def _too_large(body: bytes, most: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the event has {len(body)} bytes, this node takes at most {most}")
-
-
-UNKNOWN_USAGE = Usage()

@@ -1,7 +1,7 @@
 """Builds every room from the settings, opens them in order and closes them in reverse.
 
 Started as root, the order is: find the runtimes, let the backends prepare (the lean one starts its
-privileged helper), then give root up for good; only then is the first byte of a stranger read.
+privileged helper, `ground`), then give root up for good; only then is the first byte of a stranger read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +24,7 @@ import uvloop
 
 from stoker import __version__, plugins
 from stoker.admission import Gate, Ticket
-from stoker.code import BUILD_STEPS, Cache, Functions, builder_launch
+from stoker.code import BUILD_STEPS, Cache, Functions
 from stoker.deadlines import Deadlines
 from stoker.doors.asgi import application
 from stoker.doors.contract import Door
@@ -33,23 +32,22 @@ from stoker.doors.heads import Routes
 from stoker.doors.listener import protocol_factory
 from stoker.errors import (
     BackendLost,
-    BackendUnavailable,
     BadCode,
     BadRequest,
     NodeError,
     NoSuchFunction,
     Refused,
 )
+from stoker.ground import Ground, lay_ground, needed_paths
 from stoker.invoke import Call, Rooms, Settle
 from stoker.linux import privileges
 from stoker.pool import Pool
 from stoker.pool.recipes import Recipes
 from stoker.pool.workshop import Workshop
-from stoker.records.model import InvocationRecord
+from stoker.records import making
 from stoker.records.store import Records
 from stoker.runtimes.choosing import Choice, choose
-from stoker.runtimes.contract import Runtime
-from stoker.sandboxes.contract import Backend, Launch
+from stoker.sandboxes.contract import Backend
 from stoker.settings import Settings
 from stoker.telemetry.metrics import Metrics
 from stoker.types import MEBIBYTE, Function, Invocation, Outcome
@@ -67,65 +65,6 @@ GC_ALLOCATIONS = 20_000
 """Between two collections; a call leaves no cycles, so they find little."""
 
 log = logging.getLogger(__name__)
-
-
-class Ground(msgspec.Struct, frozen=True):
-    """What is found and prepared before the node gives root up."""
-
-    runtimes: tuple[Runtime, ...]
-    launches: dict[str, Launch]
-    builder: Launch
-    backends: dict[str, Backend]
-
-
-def lay_ground(settings: Settings) -> Ground:
-    """Find the languages and prepare the backends. Raises `BackendUnavailable`."""
-    runtimes = tuple(plugins.load("runtimes", name).Runtime() for name in plugins.names("runtimes"))
-    usable = tuple(runtime for runtime in runtimes if not runtime.problems())
-    launches = {
-        launch.name: launch
-        for runtime in usable
-        for launch in (runtime.launch(interpreter) for interpreter in runtime.interpreters())
-    }
-    python = _usual_python(usable, launches)
-    builder = builder_launch(python, settings, launches.values())
-    executed = (launch.executed() for launch in tuple(launches.values()) if launch.fork is not None)
-    launches |= {launch.name: launch for launch in executed}
-    others = (launch for launch in launches.values() if launch is not python)
-    # The first is the one that a backend makes ready before anybody asks.
-    backends = _backends(settings, (python, *others, builder))
-    for backend in backends.values():
-        backend.prepare()
-    return Ground(usable, launches, builder, backends)
-
-
-def _usual_python(runtimes: tuple[Runtime, ...], launches: dict[str, Launch]) -> Launch:
-    """What functions get that ask for no version, and what builds run with."""
-    for runtime in runtimes:
-        if runtime.name == "python":
-            return launches[f"python-{runtime.default().version}"]
-    raise BackendUnavailable("no Python interpreter was found to run builds with; `stoker doctor` says more")
-
-
-def _backends(settings: Settings, launches: tuple[Launch, ...]) -> dict[str, Backend]:
-    """The default backend, and every other one that has walls and works here.
-
-    Without walls only where the settings say so: a package that asks for `process` must not get out.
-    """
-    backends = {}
-    for name in plugins.names("sandboxes"):
-        room = plugins.load("sandboxes", name)
-        backend: Backend = room.Backend(room.Settings.of(settings), launches)
-        problems = backend.problems()
-        if name == settings.sandbox and problems:
-            raise BackendUnavailable(
-                f"the {name} sandbox does not work here: {'; '.join(map(str, problems))}"
-            )
-        if name == settings.sandbox or (backend.abilities.walls and not problems):
-            backends[name] = backend
-    if settings.sandbox not in backends:
-        plugins.load("sandboxes", settings.sandbox)
-    return backends
 
 
 class Node:
@@ -226,9 +165,9 @@ class Node:
     def _record(self, invocation: Invocation, end: Outcome | NodeError, created_at: float) -> None:
         self.metrics.settled(end)
         if isinstance(end, Outcome):
-            self.records.add(InvocationRecord.of(end, created_at, invocation.door))
+            self.records.add(making.of_outcome(end, created_at, invocation.door))
         elif not isinstance(end, TURNED_AWAY):
-            self.records.add(InvocationRecord.of_error(invocation, end, created_at))
+            self.records.add(making.of_error(invocation, end, created_at))
 
     # Opening and closing
 
@@ -319,7 +258,7 @@ def serve(settings: Settings, listening: socket.socket, ready: Callable[[], None
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ground = lay_ground(settings)
     if os.geteuid() == 0:
-        privileges.give_up(settings.user, settings.node_uid, _needed_paths(settings, ground))
+        privileges.give_up(settings.user, settings.node_uid, needed_paths(settings, ground))
     os.chdir(settings.home)
     return uvloop.run(_serve(settings, ground, listening, ready))
 
@@ -355,10 +294,3 @@ async def _serve(
 
 def _ram_mb() -> int:
     return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MEBIBYTE * RAM_SHARE)
-
-
-def _needed_paths(settings: Settings, ground: Ground) -> list[Path]:
-    """What the node still reads after it has given root up, wherever it lies."""
-    launches = (*ground.launches.values(), ground.builder)
-    shown = [Path(show.source) for launch in launches for show in launch.shows]
-    return [settings.home, *privileges.own_code(), *shown]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from signal import SIGKILL, SIGXCPU, SIGXFSZ, Signals
-
-import msgspec
+from typing import Final
 
 from stoker.types import Ending, FunctionError, LimitHit, Limits, Status
 
@@ -12,19 +11,34 @@ SIGNALS = frozenset(int(one) for one in Signals)
 ENDS_FOR_CPU_TIME = (SIGKILL, SIGXCPU)
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Verdict:
     """One end."""
 
-    status: Status
-    error: FunctionError | None = None
-    limit: LimitHit | None = None
-    """What ended it, if a limit did."""
-    exit_code: int | None = None
-    signal: int | None = None
+    __slots__ = ("error", "exit_code", "is_well", "limit", "signal", "status")
+
+    def __init__(
+        self,
+        *,
+        status: Status,
+        error: FunctionError | None = None,
+        limit: LimitHit | None = None,
+        exit_code: int | None = None,
+        signal: int | None = None,
+    ) -> None:
+        self.status = status
+        self.is_well = status is Status.OK
+        self.error = error
+        self.limit = limit
+        """What ended it, if a limit did."""
+        self.exit_code = exit_code
+        self.signal = signal
+
+    def __repr__(self) -> str:
+        return f"<Verdict {self.status.value}>"
 
 
-OK = Verdict(status=Status.OK)
-HAS_LEFT = Verdict(
+OK: Final = Verdict(status=Status.OK)
+HAS_LEFT: Final = Verdict(
     status=Status.CANCELLED, error=FunctionError("Cancelled", "the caller left before the answer")
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.admission import Gate, Ticket
-from stoker.doors.contract import Request
+from stoker.doors.exchange import Request
 from stoker.errors import AlreadyExists, NodeError, NoSuchFunction
 from stoker.records.model import FunctionConfig, FunctionRecord, InvocationRecord
 from stoker.settings import Settings

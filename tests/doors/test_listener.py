@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from stoker.doors.contract import Exchange, Request, Route
+from stoker.doors.contract import Route
 from stoker.doors.crowd import BUSY, TURNED_AWAY_AT_ONCE
+from stoker.doors.exchange import Exchange, Request
 from stoker.doors.heads import MAX_HEAD_BYTES, MAX_HEADS, Head, Heads, Routes
 from stoker.doors.listener import protocol_factory
 

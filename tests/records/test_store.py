@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from stoker.errors import AlreadyExists, Broken, NodeError, StorageFull, Unsupported
+from stoker.records.making import of_error
 from stoker.records.model import FunctionRecord, InvocationRecord
 from stoker.records.store import MAX_HELD, Records
 from stoker.types import Invocation, Phases
@@ -313,7 +314,7 @@ async def test_pages_from_before_limits_were_told_are_read(path: Path) -> None:
 
 def test_what_the_node_could_not_do_has_a_record_too() -> None:
     asked = Invocation(id="1" * 32, function="functions/f", body=b"", door="functions", deadline=0.0)
-    record = InvocationRecord.of_error(asked, StorageFull("no room " + "x" * 100_000), 1.5)
+    record = of_error(asked, StorageFull("no room " + "x" * 100_000), 1.5)
     assert (record.status, record.error_type, record.door) == ("storage_full", "storage_full", "functions")
     assert len(record.error_message) < 10_000
 

@@ -21,9 +21,9 @@ from typing import Any, Literal, NoReturn, Protocol
 import msgspec
 
 from stoker.code.drafts import Draft
+from stoker.code.manifest import Manifest
 from stoker.code.packages import digest_packages
 from stoker.code.sealing import Contents, exceeds, seal, too_large
-from stoker.code.shelf import Manifest
 from stoker.code.sources import Package
 from stoker.code.storage import storing
 from stoker.code.terms import Terms

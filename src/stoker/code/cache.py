@@ -22,6 +22,7 @@ from stoker.code.drafts import Catalog, Draft
 from stoker.code.front import FrontCatalog
 from stoker.code.making import Maker
 from stoker.code.shelf import Folder, Shelf
+from stoker.code.snapshot import Entry, Snapshot
 from stoker.code.sources import open_source
 from stoker.code.terms import Terms
 from stoker.code.trash import Trash
@@ -32,25 +33,6 @@ from stoker.types import Function
 __all__ = ["Cache", "Entry", "Pin", "Snapshot", "Version"]
 
 log = logging.getLogger(__name__)
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """What a snapshot tells of one folder."""
-
-    key: str
-    digest: str
-    size_bytes: int
-    pins: int
-    is_current: bool
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """The cache at one moment."""
-
-    size_bytes: int
-    limit_bytes: int
-    fetching: tuple[str, ...]
-    entries: tuple[Entry, ...]
 
 
 class Ready:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple
 
 from stoker.code.shelf import Folder, Shelf
 from stoker.types import Function
 
 
-class Version(msgspec.Struct, frozen=True):
+class Version(NamedTuple):
     """One function, ready to run."""
 
     function: Function

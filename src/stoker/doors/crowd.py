@@ -6,9 +6,9 @@ import asyncio
 import math
 import time
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
-BUSY = math.inf
+BUSY: Final = math.inf
 """When a connection is idle that is not."""
 TURNED_AWAY_EACH_S = 0.0004
 """One that was turned away comes again in every so long: a twentieth of a processor, at 20 us for each."""

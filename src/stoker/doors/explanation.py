@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from stoker.errors import Draining, NodeError, SandboxLost, TooBusy
 from stoker.types import LimitHit, Outcome, Phases, Status, Usage
@@ -43,9 +44,9 @@ LIMITS = {
 """What a limit is of, for people."""
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
-_TIMING = b"admit;dur=%.3f, code;dur=%.3f, sandbox;dur=%.3f, init;dur=%.3f, run;dur=%.3f"
-_CALL = b"content-type: application/json\r\nserver-timing: " + _TIMING + b"\r\nx-invocation-id: %b\r\n"
-_USAGE = b"x-stoker-usage: cpu_ms=%.3f, memory_peak_bytes=%d\r\n"
+_TIMING: Final = b"admit;dur=%.3f, code;dur=%.3f, sandbox;dur=%.3f, init;dur=%.3f, run;dur=%.3f"
+_CALL: Final = b"content-type: application/json\r\nserver-timing: " + _TIMING + b"\r\nx-invocation-id: %b\r\n"
+_USAGE: Final = b"x-stoker-usage: cpu_ms=%.3f, memory_peak_bytes=%d\r\n"
 
 
 def timing(phases: Phases) -> bytes:

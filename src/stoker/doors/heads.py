@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stoker.doors.contract import Request, Route
+from stoker.doors.contract import Route
+from stoker.doors.exchange import Request
 
 MAX_HEADS, MAX_HEAD_BYTES = 1024, 2048
 """So many heads are remembered, none longer: 4 MB, where every client sends ever new ones."""

@@ -16,13 +16,13 @@ import asyncio
 import time
 import urllib.parse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from stoker.doors.contract import Request
 from stoker.doors.crowd import BUSY, Idlers, Rests
+from stoker.doors.exchange import Exchange, Request
 from stoker.doors.explanation import lines
 from stoker.doors.heads import Head, Heads, Routes
 from stoker.errors import PayloadTooLarge
@@ -30,40 +30,36 @@ from stoker.errors import PayloadTooLarge
 MAX_DISCARDED = 16
 """A body larger than allowed is read to its end, so that the client hears the refusal; past this many
 times the allowed size the connection is closed instead."""
-END_OF_HEAD = b"\r\n\r\n"
-MAX_UNHEARD_BYTES = 64 * 1024
+END_OF_HEAD: Final = b"\r\n\r\n"
+MAX_UNHEARD_BYTES: Final = 64 * 1024
 """So much may come of a request and tell nothing yet: a head, or what stands between two chunks."""
 HOP_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
 
 
-class FastExchange:
-    """One request on the fast route and its one reply; implements `doors.contract.Exchange`."""
+class FastExchange(Exchange):
+    """One request on the fast route and its one reply."""
 
     __slots__ = (
         "_head",
         "_parts",
         "_protocol",
         "_size",
-        "body",
         "disconnected",
         "has_whole_body",
         "keep_alive",
         "message_event",
-        "on_left",
-        "received",
-        "request",
         "response_complete",
     )
 
     def __init__(self, protocol: CallProtocol, head: Head, received: float) -> None:
-        self._protocol = protocol
-        self._head = head
-        self._parts: list[bytes] | None = None
-        self._size = 0
         self.request = head.request
         self.body = b""
         self.received = received
         self.on_left: Callable[[], object] | None = None
+        self._protocol = protocol
+        self._head = head
+        self._parts: list[bytes] | None = None
+        self._size = 0
         # What the parent reads and writes on a cycle:
         self.keep_alive = head.keep_alive
         self.response_complete = False
@@ -125,7 +121,7 @@ class NobodyWaits:
         pass
 
 
-NOBODY = NobodyWaits()
+NOBODY: Final = NobodyWaits()
 
 
 class CallProtocol(HttpToolsProtocol):
@@ -180,9 +176,9 @@ class CallProtocol(HttpToolsProtocol):
         text, end, body = data.partition(END_OF_HEAD)
         head = self._heads.find(text)
         if head is not None and end and head.body_bytes == len(body) and self._is_free():
-            exchange: Any = FastExchange(self, head, received)
+            exchange = FastExchange(self, head, received)
             exchange.body = body
-            self.cycle = exchange
+            self.cycle = exchange  # type: ignore[assignment]
             head.route.answer(exchange)
             return
         begun = self._begun + 1

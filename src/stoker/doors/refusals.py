@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stoker.doors import explanation
-from stoker.doors.contract import Exchange
+from stoker.doors.exchange import Exchange
 from stoker.errors import NodeError
 from stoker.types import Phases
 

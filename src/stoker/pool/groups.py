@@ -5,31 +5,32 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from stoker.pool.events import Need
 from stoker.pool.keeping import PAUSE_S, Habit
+from stoker.types import Reuse
 
 if TYPE_CHECKING:
     from stoker.pool.brood import Zygote
 
-START_COST_S = 0.004
+START_COST_S: Final = 0.004
 """What starting one sandbox is taken to cost when deciding whether waiting is quicker."""
-NEVER = -math.inf
-SHORT_S = 0.0005
+NEVER: Final = -math.inf
+SHORT_S: Final = 0.0005
 """Leases queue inside sandboxes only where the function runs for less than this."""
-WAKE_S = 0.0001
+WAKE_S: Final = 0.0001
 """What waking a sleeping sandbox costs, there and here: so much waiting behind others is as good."""
-LONGEST_QUEUE_S = 0.008
+LONGEST_QUEUE_S: Final = 0.008
 """No lease queues where those before it take more processor time."""
-LEAST_CPU_S = 0.000005
+LEAST_CPU_S: Final = 0.000005
 """What any call costs a sandbox, however little the function does."""
-STUCK_S = 0.02
+STUCK_S: Final = 0.02
 """A line, or a queue inside a sandbox, that has not moved for so long does not move. Shorter than this
 a busy machine alone can keep it waiting, and then more sandboxes would make it busier."""
-HALF_S = 600.0
+HALF_S: Final = 600.0
 """What happened so long ago counts half in `Lately`."""
-NEWEST_WEIGHT = 0.2
+NEWEST_WEIGHT: Final = 0.2
 """Of the newest run, or start, in the moving average of a revision's."""
 
 
@@ -75,6 +76,7 @@ class Entry:
         "places",
         "ready_at",
         "served",
+        "serves_once",
         "waited_for",
         "zygote",
     )
@@ -89,6 +91,7 @@ class Entry:
         self.is_looked_at = not group.need.tells_memory
         """Measuring it tells nothing new: that was done since it became idle, or cannot be done."""
         self.places = group.need.places
+        self.serves_once = group.need.reuse is Reuse.NONE
         self.phase = Phase.STARTING
         self.leases = 0
         self.served = 0

@@ -22,10 +22,10 @@ import bisect
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 FIXED_KEEP_S = 600.0
-PAUSE_S = 1.0
+PAUSE_S: Final = 1.0
 """A call that comes sooner after the one before belongs to the same visit: nothing was decided between."""
 FORGET_S = 4 * 3600.0
 """Pauses longer than this are not expected; what is known of a function is forgotten after it."""

@@ -13,19 +13,20 @@ import os
 import select
 import socket
 import time
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final
 
 from stoker.pool.groups import STUCK_S
 from stoker.pool.meter import Meter
 from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
-from stoker.runtimes.wire import PERMIT, CallListener, Loading, Session, write_load
+from stoker.runtimes.wire import PERMIT, CallListener, Loading, Session, SessionListener, write_load
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Ending, FunctionError
 
-READ_BYTES = 64 * 1024
-MAX_DRAIN_READS = 32  # a pipe holds at most 1 MiB unless its owner is privileged
+READ_BYTES: Final = 64 * 1024
+MAX_DRAIN_READS: Final = 32  # a pipe holds at most 1 MiB unless its owner is privileged
 SMALL_READ_BYTES = 4096
 SMALL_READS, REST_S = 16, 0.002  # so many take a fifth of that rest
 GRACE_S = 2.0
@@ -33,17 +34,23 @@ GRACE_S = 2.0
 closed its channel is ended after it."""
 
 
-class Guest(CallListener, Protocol):
+class Guest(CallListener):
     """A call inside a live sandbox: besides its own frames it hears when the sandbox ends."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def loaded(self) -> None: ...
+    @abstractmethod
     def load_failed(self, error: FunctionError) -> None: ...
+    @abstractmethod
     def sandbox_ended(self, ending: Ending, reason: str) -> None: ...
+    @abstractmethod
     def taken_back(self) -> None:
         """It had not begun, and will not begin here."""
 
 
-class Live:
+class Live(SessionListener):
     """A sandbox that was made; hears its session and tells the calls inside."""
 
     def __init__(

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import errno
 import time
+from typing import Final
 
 from stoker.sandboxes.contract import Sandbox
 from stoker.types import Hits, LimitHit, Usage
 
-SAMPLE_S = 0.05
-SAMPLE_MS = SAMPLE_S * 1000
+SAMPLE_S: Final = 0.05
+SAMPLE_MS: Final = SAMPLE_S * 1000
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-NOTHING_USED = Usage()
-NO_HITS = Hits()
+NOTHING_USED: Final = Usage()
+NO_HITS: Final = Hits()
 
 
 class Meter:

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Final
 
 from stoker.pool.ahead import is_over, prewarmed
 from stoker.pool.brood import Brood
@@ -46,6 +46,7 @@ from stoker.pool.events import (
     LeaseAsked,
     LeaseReturned,
     LeaseWithdrawn,
+    Need,
     PrewarmChanged,
     RefuseLease,
     Retired,
@@ -65,10 +66,13 @@ from stoker.pool.events import (
 from stoker.pool.groups import NEVER, STUCK_S, Entry, Group, Phase
 from stoker.pool.keeping import FORGET_S, POLICIES
 from stoker.pool.stock import Stock
-from stoker.types import Reuse, Source
+from stoker.types import Source
 
-READY, DYING = Phase.READY, Phase.DYING
-WARM, FRESH, POOLED = Source.WARM, Source.FRESH, Source.POOLED
+READY: Final = Phase.READY
+DYING: Final = Phase.DYING
+WARM: Final = Source.WARM
+FRESH: Final = Source.FRESH
+POOLED: Final = Source.POOLED
 QUANTUM_S = 0.05
 """A sandbox serves for so long before it gives its room to another function: ten times what a start costs."""
 HEAD_S = 0.25
@@ -140,9 +144,11 @@ class Plan:
     def on(self, event: Event, now: float) -> list[Action]:
         """What is to be done now that `event` has happened. Events about what is over are ignored."""
         if isinstance(event, LeaseAsked):
-            return self.asked(event, now)
+            return self.asked(event.lease, event.need, now)
         if isinstance(event, LeaseReturned):
-            return self.returned(event, now)
+            return self.returned(
+                event.lease, event.is_healthy, event.run_s, event.cpu_s, event.has_written, now
+            )
         self._actions = []
         self._handlers[type(event)](event, now)
         return self._decided()
@@ -157,9 +163,9 @@ class Plan:
 
     # Leases
 
-    def asked(self, event: LeaseAsked, now: float) -> list[Action]:
-        """`on`, for those two events that are nearly all there are."""
-        self._actions, need = [], event.need
+    def asked(self, lease: int, need: Need, now: float) -> list[Action]:
+        """`on`, for `LeaseAsked` and `LeaseReturned`, which are nearly all there are."""
+        self._actions = []
         group = self._groups.get(need.key)
         if group is None:
             group = self._groups[need.key] = Group(need)
@@ -170,7 +176,7 @@ class Plan:
         group.prewarm_failed = False
         entry = None if group.waiting else group.place()
         if entry is not None and self._may_enter(entry, now):
-            self._grant(event.lease, entry)
+            self._grant(lease, entry)
             if self._prewarm.functions > 0 and not self._line:
                 self._fill_prewarm(now)
             elif entry.leases > 1:
@@ -178,9 +184,9 @@ class Plan:
         elif need.memory_mb > self._stock.budget_mb:
             have = f"all sandboxes together may use {self._stock.budget_mb}"
             reason = f"the function needs {need.memory_mb} MB, {have}"
-            self._actions.append(RefuseLease(event.lease, reason, is_for_good=True))
+            self._actions.append(RefuseLease(lease, reason, is_for_good=True))
         else:
-            self._line_up(event.lease, group, now)
+            self._line_up(lease, group, now)
         return self._decided()
 
     def _line_up(self, lease: int, group: Group, now: float) -> None:
@@ -203,27 +209,28 @@ class Plan:
         if not group.waiting:
             del self._turns[group]
 
-    def returned(self, event: LeaseReturned, now: float) -> list[Action]:
+    def returned(
+        self, lease: int, is_healthy: bool, run_s: float | None, cpu_s: float, has_written: bool, now: float
+    ) -> list[Action]:
         self._actions = []
         is_quiet = not self._line
-        entry = self._granted.pop(event.lease, None)
+        entry = self._granted.pop(lease, None)
         if entry is not None:
             group = entry.group
             group.running -= 1
             entry.leases -= 1
             entry.idle_since = group.moved_at = now
             if entry.phase is READY:
-                self._take_back(entry, event, now)
+                if run_s is not None:
+                    group.learn(run_s, cpu_s)
+                if has_written:
+                    group.talks = True
+                self._take_back(entry, is_healthy, now)
                 is_quiet = is_quiet and not entry.is_retired
         return self._actions if is_quiet else self._decided()
 
-    def _take_back(self, entry: Entry, event: LeaseReturned, now: float) -> None:
-        group = entry.group
-        if event.run_s is not None:
-            group.learn(event.run_s, event.cpu_s)
-        if event.has_written:
-            group.talks = True
-        if not event.is_healthy or entry.need.reuse is Reuse.NONE:
+    def _take_back(self, entry: Entry, is_healthy: bool, now: float) -> None:
+        if not is_healthy or entry.serves_once:
             self._stock.retire(entry)
         if not entry.is_retired:
             self._free(entry, now)

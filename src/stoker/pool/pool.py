@@ -9,9 +9,10 @@ import math
 import os
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,8 +25,6 @@ from stoker.pool.events import (
     Event,
     Flaw,
     GrantLease,
-    LeaseAsked,
-    LeaseReturned,
     LeaseWithdrawn,
     MakeZygote,
     MeasureSandbox,
@@ -48,7 +47,7 @@ from stoker.pool.events import (
     ZygoteReady,
 )
 from stoker.pool.freezing import NotWorth, Spoilt, Unfit, Zygote, make_packages_zygote, make_zygote
-from stoker.pool.live import Live
+from stoker.pool.live import Guest, Live
 from stoker.pool.plan import Plan
 from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
@@ -74,12 +73,16 @@ class Recipe(NamedTuple):
     load: Load
 
 
-class Leaser(Protocol):
+class Leaser(Guest):
     """Who asks for a lease; exactly one of the two is called, once, perhaps before `lease()` returns."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def leased(self, lease: int, live: Live, source: Source, runs_at_once: bool) -> None:
         """The lease of that number is the right to send one call into this sandbox."""
 
+    @abstractmethod
     def refused(self, error: NodeError) -> None: ...
 
 
@@ -149,7 +152,7 @@ class Pool:
         self._leasers[number] = leaser
         if need.key not in self._recipes:
             self._recipes[need.key] = recipe
-        self._carry_out(self._plan.asked(LeaseAsked(number, need), time.monotonic()))
+        self._carry_out(self._plan.asked(number, need, time.monotonic()))
         if self._hurrier is None and self._plan.has_waiting:
             self._hurry()
         return number
@@ -163,8 +166,8 @@ class Pool:
         has_written: bool = False,
     ) -> None:
         """The call is over; with how long the function itself ran, if it came to an answer."""
-        event = LeaseReturned(number, is_healthy, run_s, cpu_s, has_written)
-        if actions := self._plan.returned(event, time.monotonic()):
+        now = time.monotonic()
+        if actions := self._plan.returned(number, is_healthy, run_s, cpu_s, has_written, now):
             self._carry_out(actions)
 
     def withdraw(self, number: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from stoker.errors import SandboxFailed, SandboxLost
-from stoker.pool.live import Live
+from stoker.pool.live import Guest, Live
 from stoker.pool.readers import Readers
 from stoker.runtimes.greeting import Load
 from stoker.sandboxes.contract import Backend, Launch, SandboxSpec
@@ -19,7 +19,7 @@ from stoker.types import Ending, FunctionError, Limits, Logs, Network, Outcome, 
 OUTPUT_KEPT_BYTES = 64 * 1024
 
 
-class Step:
+class Step(Guest):
     """One build step inside: hears its answer and keeps the tail of its output."""
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ class Records:
         self._path = path
         self._keep = keep
         self._keep_bytes = keep_bytes
-        self._thread = ThreadPoolExecutor(1, "records")
+        self._writer = ThreadPoolExecutor(1, "records")
         self._ledger: Ledger | None = None
         self._waiting: list[InvocationRecord] = []
         self._writing = 0
@@ -67,7 +67,7 @@ class Records:
         try:
             self._ledger = await self._run(partial(_open, self._path, self._keep, self._keep_bytes))
         except NodeError:
-            self._thread.shutdown()
+            self._writer.shutdown()
             raise
 
     async def close(self) -> None:
@@ -77,7 +77,7 @@ class Records:
             self._flush(ledger)
             self._ledger = None
             await self._run(ledger.close)
-        self._thread.shutdown()
+        self._writer.shutdown()
 
     def add(self, record: InvocationRecord) -> None:
         """Keep this invocation. Never waits, never raises; read back at once, on disk in a moment."""
@@ -108,7 +108,7 @@ class Records:
         batch, self._waiting = self._waiting, []
         if batch:
             self._writing += 1
-            written = self._loop.run_in_executor(self._thread, _write, ledger, batch)
+            written = self._loop.run_in_executor(self._writer, _write, ledger, batch)
             written.add_done_callback(partial(self._written, batch))
 
     def _written(self, batch: list[InvocationRecord], written: asyncio.Future[Loss]) -> None:
@@ -132,7 +132,7 @@ class Records:
             log.error("invocation records are dropped: %s", why)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._thread, work)
+        return await self._loop.run_in_executor(self._writer, work)
 
     def _opened(self) -> Ledger:
         """The ledger, with all that was added before on its way into it."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -21,13 +22,13 @@ from stoker.types import MEBIBYTE, FunctionError
 LOAD, CALL, CANCEL, DATA_IN, QUEUED = 0x01, 0x02, 0x03, 0x04, 0x05
 HELLO, LOADED, RESULT, ERROR, LOG, DATA_OUT, EXITED = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87
 MORE = 0x40
-PERMIT = bytes(8)
+PERMIT: Final = bytes(8)
 
-HEADER = struct.Struct("!IBI")
-CALL_HEAD = struct.Struct("!IBI16sI")
-TIMES = struct.Struct("!QQ")
+HEADER: Final = struct.Struct("!IBI")
+CALL_HEAD: Final = struct.Struct("!IBI16sI")
+TIMES: Final = struct.Struct("!QQ")
 EXIT = struct.Struct("!iiQ")
-RESULT_AT = HEADER.size + TIMES.size
+RESULT_AT: Final = HEADER.size + TIMES.size
 LOAD_TIME = struct.Struct("!Q")
 THAWED, PARTLY = b"\1", b"\2"
 MAX_NAMES, MAX_NAMES_BYTES = 32, 4096
@@ -38,7 +39,7 @@ MAX_ERROR = MEBIBYTE
 # about a microsecond, however small; of bytes for nobody there is no use at all.
 MAX_ASIDE = 16 * MEBIBYTE
 LOG_COST, WASTE_COST = 128, 256
-FRAMES_AT_ONCE = 256  # in one turn of the event loop: about a millisecond of the smallest ones
+FRAMES_AT_ONCE: Final = 256  # in one turn of the event loop: about a millisecond of the smallest ones
 READ_BYTES, MAX_LAST_READS = 64 * 1024, 16  # together more than a Unix socket holds
 
 
@@ -54,24 +55,35 @@ class Loading(NamedTuple):
     """The modules of its packages that its code names: words from inside, of which nothing is sure."""
 
 
-class CallListener(Protocol):
+class CallListener(ABC):
     """Who wants to hear of one call. Exactly one of the last three comes, once."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def wrote(self, stream: int, data: bytes) -> None: ...
+    @abstractmethod
     def answered(self, run_ns: int, cpu_ns: int, result: bytes) -> None: ...
+    @abstractmethod
     def raised(self, run_ns: int, cpu_ns: int, error: FunctionError) -> None: ...
+    @abstractmethod
     def exited(self, exit_code: int, signal: int, cpu_ns: int) -> None: ...
 
 
-class SessionListener(Protocol):
+class SessionListener(ABC):
     """Who wants to hear of the sandbox itself."""
 
+    @abstractmethod
     def connected(self) -> None:
         """Words can be said; nothing is heard before this returns."""
 
+    @abstractmethod
     def greeted(self, can_queue: bool) -> None: ...
+    @abstractmethod
     def loaded(self, load_ns: int) -> None: ...
+    @abstractmethod
     def load_failed(self, error: FunctionError) -> None: ...
+    @abstractmethod
     def session_ended(self, reason: str) -> None:
         """The stream is over: closed by the other side (reason empty) or for breaking the rules."""
 

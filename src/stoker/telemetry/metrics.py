@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stoker.errors import NodeError
-from stoker.types import Outcome, Phases, Source, Status
+from stoker.types import Outcome, Source, Status
 
 
 class Metrics:
@@ -17,7 +17,7 @@ class Metrics:
         self._statuses = dict.fromkeys(Status, 0)
         self._sources = dict.fromkeys(Source, 0)
         self._refusals: dict[str, int] = {}
-        self._spent = Phases()
+        self._admit_ms = self._code_ms = self._sandbox_ms = self._init_ms = self._run_ms = 0.0
 
     def __repr__(self) -> str:
         return f"<Metrics {self.calls} calls, {self._statuses[Status.OK]} ok>"
@@ -32,21 +32,27 @@ class Metrics:
         self.built += end.built
         if end.sandbox:
             self._sources[end.source] += 1
-        spent, phases = self._spent, end.phases
-        spent.admit += phases.admit
-        spent.code += phases.code
-        spent.sandbox += phases.sandbox
-        spent.init += phases.init
-        spent.run += phases.run
+        phases = end.phases
+        self._admit_ms += phases.admit
+        self._code_ms += phases.code
+        self._sandbox_ms += phases.sandbox
+        self._init_ms += phases.init
+        self._run_ms += phases.run
 
     def snapshot(self) -> dict[str, Any]:
         """Every counter as it is now: JSON's own types only."""
-        spent = self._spent
+        spent = {
+            "admit": self._admit_ms,
+            "code": self._code_ms,
+            "sandbox": self._sandbox_ms,
+            "init": self._init_ms,
+            "run": self._run_ms,
+        }
         return {
             "calls": self.calls,
             "built": self.built,
             "outcomes": {status.value: count for status, count in self._statuses.items()},
             "sources": {source.value: count for source, count in self._sources.items()},
             "node_errors": dict(self._refusals),
-            "spent_ms": {name: round(getattr(spent, name), 3) for name in spent.__struct_fields__},
+            "spent_ms": {name: round(spent_ms, 3) for name, spent_ms in spent.items()},
         }

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from stoker.doors import explanation
-from stoker.doors.contract import Call, Exchange
+from stoker.doors.contract import Call
+from stoker.doors.exchange import Exchange
 from stoker.doors.functions import replies
 from stoker.doors.functions.fields import is_id
 from stoker.doors.refusals import Refusals

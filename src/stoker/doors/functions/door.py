@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stoker.doors import contract, explanation
+from stoker.doors.exchange import Exchange
 from stoker.doors.functions import replies
 from stoker.doors.functions.call import Caller
 from stoker.errors import Draining
@@ -66,7 +67,7 @@ class FunctionsDoor(contract.Door):
             return 405, replies.fault("method_not_allowed", f"{path} takes {allowed}, not {method}")
         return 404, replies.fault("not_found", f"no such path {path!r}; there are {', '.join(METHODS)}")
 
-    def _health(self, exchange: contract.Exchange) -> None:
+    def _health(self, exchange: Exchange) -> None:
         """Looks at nothing but the gate: also the null call that speed is compared with."""
         if self._node.is_draining:
             self._caller.refuse(exchange, Draining())

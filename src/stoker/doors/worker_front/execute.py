@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from stoker.doors import explanation
-from stoker.doors.contract import Call, Exchange
+from stoker.doors.contract import Call
+from stoker.doors.exchange import Exchange
 from stoker.doors.refusals import Refusals
 from stoker.doors.worker_front import replies
 from stoker.doors.worker_front.knobs import Knobs
