@@ -1,6 +1,7 @@
 """Compiles what is on the path of a call, where STOKER_COMPILED=1 asks for it; all else is in pyproject.toml.
 
-The source is the same: mypyc makes C of typed Python. A node compiled so spends a quarter less on a call.
+The source is the same: mypyc makes C of typed Python. A node compiled so spends a fifth less on a call. No
+module with a `msgspec.Struct` is among them: mypyc forgets what stands beside the base, such as `frozen`.
 """
 
 from __future__ import annotations

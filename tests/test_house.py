@@ -339,6 +339,26 @@ def test_every_answer_still_has_its_question() -> None:
     assert set(ANSWERED) - asked == set()
 
 
+def test_what_is_compiled_has_no_struct_and_no_heir_that_is_not() -> None:
+    """mypyc forgets what stands beside a Struct's base, such as `frozen`; heirs of its own are its own."""
+    setup = tree_of(ROOT / "setup.py")
+    tuples = [node.value for node in ast.walk(setup) if isinstance(node, ast.Assign)]
+    names = {name for one in tuples if isinstance(one, ast.Tuple) for name in ast.literal_eval(one)}
+    compiled = {SOURCE / f"{name}.py" for name in names}
+    assert compiled <= set(MODULES)
+    heirs = [
+        (path, node) for path in MODULES for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)
+    ]
+    own = {node.name for path, node in heirs if path in compiled}
+    wrong = [
+        f"{where(path, node)} {node.name}"
+        for path, node in heirs
+        for base in map(ast.unparse, node.bases)
+        if (path in compiled and base == "msgspec.Struct") or (path not in compiled and base in own)
+    ]
+    assert names and wrong == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_what_runs_inside_needs_nothing_but_the_standard_library(path: Path) -> None:
     if not str(path.relative_to(SOURCE)).startswith(STANDARD_LIBRARY_ONLY):
