@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import resource
 import socket
@@ -58,6 +59,8 @@ DRAIN_S = 20.0
 """How long calls inside may go on when the node stops."""
 TURNED_AWAY = (BadRequest, NoSuchFunction)
 """Counted and not recorded: they came to no function, and a flood of them must not drown the records."""
+DESCRIPTORS_EACH = 10
+"""What a sandbox takes of the node's."""
 ACCEPTS = 8
 """Connections taken in each turn: libuv takes one for each descriptor of the socket, and with only one those
 of a flood, hundreds at once, keep everybody who comes new waiting for as many turns."""
@@ -100,7 +103,8 @@ class Node:
         self.code.on_ready = self._expect
         self.functions = Functions(self.code, self.records)
         self._deadlines = Deadlines()
-        self._recipes = Recipes(ground.backends, settings.sandbox, ground.launches)
+        least_mb = math.ceil(settings.memory_mb / _most_sandboxes())
+        self._recipes = Recipes(ground.backends, settings.sandbox, ground.launches, least_mb)
         self._rooms = Rooms(
             clock=time.monotonic,
             code=self.code,
@@ -247,13 +251,19 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _most_sandboxes() -> int:
+    """For how many there are descriptors, if clients have the other half of them."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, files // (2 * DESCRIPTORS_EACH))
+
+
 def serve(settings: Settings, listening: socket.socket, ready: Callable[[], None]) -> int:
     """Run one node on a bound socket until it is told to stop; returns the exit code.
 
     `ready` is called when it answers. Raises `NodeError` when it cannot start.
     """
     settings = msgspec.structs.replace(settings, memory_mb=settings.memory_mb or _ram_mb())
-    # A sandbox takes ten descriptors, and most machines give programs a thousand that may have far more.
+    # Most machines give programs a thousand that may have far more.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ground = lay_ground(settings)

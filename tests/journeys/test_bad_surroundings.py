@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from journeys.running import HELLO, RunningNode, free_port, running
+from journeys.running import HELLO, RunningNode, free_port, running, together
 
 
 def test_an_unreachable_code_prefix_fails_each_call_with_its_address(sandbox: str) -> None:
@@ -98,3 +99,17 @@ def test_a_full_disk_at_unpack_is_said_and_heals(sandbox: str, small_disk: Path)
         assert answer.status == 500
         assert "no space left on the disk" in answer.json["Message"]
         assert node.execute("hello").json["Result"]["statusCode"] == 200
+
+
+def test_where_descriptors_are_few_there_are_fewer_sandboxes_and_every_function_is_served() -> None:
+    names = [f"f{number}" for number in range(20)]
+    with running("lean") as node:
+        node.stop()
+        start = ["prlimit", "--nofile=256", sys.executable, "-m", "stoker", "start", str(node.port), "-d"]
+        subprocess.run(start, cwd=node.folder, env=node.environment, check=True)
+        for name in names:
+            assert node.deploy(name, HELLO).status == 201
+        for _ in range(2):
+            assert [node.call(name).status for name in names] == [200] * len(names)
+            answers = together(*(functools.partial(node.call, name) for name in names))
+            assert [answer.status for answer in answers] == [200] * len(names)

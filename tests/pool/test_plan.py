@@ -178,6 +178,14 @@ def test_idle_sandboxes_are_measured_before_one_is_ended() -> None:
     assert plan.snapshot().committed_mb == 6 + 150
 
 
+def test_one_that_rests_counts_with_its_share_where_there_cannot_be_more_in_number() -> None:
+    plan, other = Plan(200, "fixed"), telling("b", memory_mb=150)
+    sandbox = warm(plan, 1, msgspec.structs.replace(telling("a"), least_mb=40))
+    plan.on(LeaseAsked(2, other), 1)
+    assert rest(plan, sandbox) == [StartSandbox(2, other)]
+    assert plan.snapshot().committed_mb == 40 + 150
+
+
 def test_one_that_holds_its_limit_is_ended_for_room() -> None:
     plan, other = Plan(200, "fixed"), telling("b", memory_mb=150)
     sandbox = warm(plan, 1, telling("a"))

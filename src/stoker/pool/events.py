@@ -42,6 +42,8 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     """What its import has made can be kept as a zygote."""
     tells_memory: bool = False
     """Its sandboxes tell what they hold; an idle one may count with that instead of its limit."""
+    least_mb: int = 0
+    """What an idle one counts with at least, whatever it holds: more of them there cannot be."""
     key: str = ""
     """Told by revision and reuse: leases of the same key can share sandboxes. Written by itself."""
 

@@ -30,9 +30,15 @@ class Order(NamedTuple):
 
 
 class Recipes:
-    """Knows the backends and launches of this node; remembers the orders it has written."""
+    """Knows the backends and launches of this node; remembers the orders it has written.
 
-    def __init__(self, backends: Mapping[str, Backend], default: str, launches: Mapping[str, Launch]) -> None:
+    Each sandbox counts with `least_mb` at least.
+    """
+
+    def __init__(
+        self, backends: Mapping[str, Backend], default: str, launches: Mapping[str, Launch], least_mb: int = 0
+    ) -> None:
+        self._least_mb = least_mb
         self._backends = backends
         self._default = default
         self._launches = launches
@@ -68,7 +74,8 @@ class Recipes:
             revision=function.revision,
             function=function.key,
             reuse=reuse,
-            memory_mb=function.limits.memory_mb,
+            memory_mb=max(function.limits.memory_mb, self._least_mb),
+            least_mb=self._least_mb,
             places=places,
             depth=QUEUE_DEPTH if reuse is Reuse.PROCESS and function.concurrency == 1 else 0,
             at_most=function.max_concurrency,

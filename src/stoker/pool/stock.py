@@ -135,7 +135,7 @@ class Stock:
         if entry is None or not entry.is_idle:
             return None
         memory_mb = entry.memory_mb if told_mb is None else told_mb
-        wanted = min(entry.memory_mb, int(memory_mb * (1 + ON_TOP)) + 1)
+        wanted = min(entry.memory_mb, max(entry.need.least_mb, int(memory_mb * (1 + ON_TOP)) + 1))
         if memory_mb > entry.held_mb and not self.has_room(wanted - entry.held_mb):
             return entry
         if memory_mb > entry.held_mb or wanted < entry.held_mb:

@@ -12,6 +12,7 @@ import logging
 import marshal
 import os
 import re
+import resource
 import socket
 import struct
 import subprocess
@@ -261,7 +262,9 @@ class Backend(contract.Backend):
     # Spares
 
     def bound_spares(self, memory_mb: int) -> None:
-        self._spares.bound(memory_mb, time.monotonic())
+        # The helper has as many descriptors as we: a sixteenth of that in MB is a fifth of them for spares.
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._spares.bound(min(memory_mb, files // 16), time.monotonic())
 
     def expect(self, spec: SandboxSpec) -> None:
         self._spares.expect(self._make(spec)[0], time.monotonic())
