@@ -43,4 +43,4 @@ def serve(channel_fd: int) -> None:
 
 
 vars(zygote)["clone3"] = clone3
-walls.STEPS = tuple((name, partial(timed, name, step)) for name, step in walls.STEPS)
+walls.STEPS = tuple(partial(timed, walls.NAMES[step], step) for step in walls.STEPS)

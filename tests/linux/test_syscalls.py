@@ -29,13 +29,18 @@ def test_a_child_by_clone3_is_told_by_its_descriptor() -> None:
     os.close(pidfd)
 
 
-def test_pythons_fork_hooks_run_around_clone3() -> None:
+def test_a_child_by_clone3_forks_with_all_of_pythons_hooks() -> None:
     reading, writing = os.pipe()
     pid, pidfd = clone3(0, signal.SIGCHLD)
     if pid == 0:
+        pid = os.fork()
+        if pid:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         import threading  # takes the import lock, which a child must find free
 
-        os.write(writing, str(threading.main_thread().ident is not None).encode())
+        thread = threading.Thread(target=lambda: os.write(writing, b"True"))
+        thread.start()
+        thread.join()
         os._exit(0)
     assert os.read(reading, 10) == b"True"
     os.waitpid(pid, 0)

@@ -48,24 +48,32 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
 _libc.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+_NAMES = sys.getfilesystemencoding(), "surrogateescape"  # as `os.fsencode` does
 _NO_CAPABILITIES = struct.pack("Ii", CAPABILITY_VERSION_3, 0), bytes(24)
-# Looked up once, before any fork: the first look makes an object, and reads the tables of all libraries.
-for _call in ("mount", "umount2", "setns", "unshare", "sethostname", "prctl", "capset", "syscall"):
-    getattr(_libc, _call)
+# Looked up once, before any fork: the first look makes an object, and reads the tables of all libraries. Each
+# by a name of ours: a look at an attribute writes to the library's object, the word and the cache of types.
+_mount, _umount2, _setns, _unshare = _libc.mount, _libc.umount2, _libc.setns, _libc.unshare
+_call_with_numbers = _libc["syscall"]  # its own object, with its own types
+_call_with_numbers.argtypes = [ctypes.c_long] * 4
+_sethostname, _prctl, _capset, _call = _libc.sethostname, _libc.prctl, _libc.capset, _libc.syscall
 # PyDLL keeps the interpreter's lock: a child made by a raw clone must find it in its own hands.
-_held = ctypes.PyDLL(None, use_errno=True)
+_held_call = ctypes.PyDLL(None, use_errno=True).syscall
 
 
 def _checked(result: int, name: str) -> int:
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+        raise _failed(name)
     return result
+
+
+def _failed(name: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{name}: {os.strerror(number)}")
 
 
 def _syscall(name: str, number: int, *arguments: object) -> int:
     wide = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
-    return _checked(_libc.syscall(ctypes.c_long(number), *wide), name)
+    return _checked(_call(ctypes.c_long(number), *wide), name)
 
 
 def _old(name: str) -> int:
@@ -73,20 +81,13 @@ def _old(name: str) -> int:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
-    _checked(
-        _libc.mount(
-            os.fsencode(source),
-            os.fsencode(target),
-            os.fsencode(kind) if kind else None,
-            flags,
-            os.fsencode(options) if options else None,
-        ),
-        f"mount of {target}",
-    )
+    names = source.encode(*_NAMES), target.encode(*_NAMES), kind.encode(*_NAMES) if kind else None
+    if _mount(*names, flags, options.encode(*_NAMES) if options else None) < 0:
+        raise _failed(f"mount of {target}")
 
 
 def umount(target: str, flags: int = MNT_DETACH) -> None:
-    _checked(_libc.umount2(os.fsencode(target), flags), f"umount of {target}")
+    _checked(_umount2(os.fsencode(target), flags), f"umount of {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
@@ -121,27 +122,31 @@ def move_mount(tree: int, target: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    _checked(_libc.unshare(flags), "unshare")
+    if _unshare(flags) < 0:
+        raise _failed("unshare")
 
 
 def setns(descriptor: int, kind: int) -> None:
-    _checked(_libc.setns(descriptor, kind), "setns")
+    if _setns(descriptor, kind) < 0:
+        raise _failed("setns")
 
 
 def sethostname(name: str) -> None:
-    encoded = os.fsencode(name)
-    _checked(_libc.sethostname(encoded, len(encoded)), "sethostname")
+    encoded = name.encode()
+    if _sethostname(encoded, len(encoded)) < 0:
+        raise _failed("sethostname")
 
 
-def prctl(option: int, value: int = 0, third: object = None) -> int:
-    return _checked(_libc.prctl(option, value, third, 0, 0), "prctl")
+def prctl(option: int, value: int = 0, third: object = None) -> None:
+    if _prctl(option, value, third, 0, 0) < 0:
+        raise _failed("prctl")
 
 
 def drop_bounding_set() -> None:
     """Nothing executed from here on can gain a capability; those held now stay until given up."""
-    call, capability = _libc.prctl, 0
+    capability = 0
     # Without a wrapper's words: forty calls for each sandbox.
-    while call(PR_CAPBSET_DROP, capability, None, 0, 0) == 0:
+    while _prctl(PR_CAPBSET_DROP, capability, None, 0, 0) == 0:
         capability += 1
     if ctypes.get_errno() != errno.EINVAL:  # past the last one that this kernel knows
         _checked(-1, f"drop of capability {capability}")
@@ -149,7 +154,8 @@ def drop_bounding_set() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability: effective, permitted and inheritable."""
-    _checked(_libc.capset(*_NO_CAPABILITIES), "capset")
+    if _capset(*_NO_CAPABILITIES) < 0:
+        raise _failed("capset")
 
 
 def join_new_session_keyring() -> None:
@@ -170,7 +176,8 @@ class Filter:
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:
-    _syscall("close_range", CLOSE_RANGE, first, last, 0)
+    if _call_with_numbers(CLOSE_RANGE, first, last, 0) < 0:
+        raise _failed("close_range")
 
 
 def clone3(flags: int, exit_signal: int, cgroup: int = -1) -> tuple[int, int]:
@@ -178,25 +185,19 @@ def clone3(flags: int, exit_signal: int, cgroup: int = -1) -> tuple[int, int]:
 
     With CLONE_PARENT the exit signal is that of the caller, and must be given as 0.
 
-    Python's own fork hooks run around it. What glibc's do not know: in the child the thread id that
-    libc has cached is its parent's, so that `abort()` and `raise()` miss there. Therefore no user
-    code runs in this child but in one that it makes with `os.fork()`, which sets the cache right.
+    Python's fork hooks do not run: who has one thread and holds the interpreter's lock needs nothing that
+    they mend, and `os.fork()` in the child runs them all. What neither they nor glibc's know: in the child
+    the thread id that libc has cached is its parent's, so that `abort()` and `raise()` miss there. Therefore
+    no user code runs in this child but in one that it makes with `os.fork()`, which sets the cache right.
     """
     pidfd = ctypes.c_int(-1)
     if cgroup >= 0:
         flags |= CLONE_INTO_CGROUP
     fields = (flags | CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup, 0))
-    asked = ctypes.create_string_buffer(struct.pack("11Q", *fields), 88)
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid = _held.syscall(ctypes.c_long(CLONE3), asked, ctypes.c_long(88))
-    number = ctypes.get_errno()
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-        return 0, -1
-    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    pid = _held_call(ctypes.c_long(CLONE3), struct.pack("11Q", *fields), ctypes.c_long(88))
     if pid < 0:
-        raise OSError(number, "clone3: " + os.strerror(number))
-    return pid, pidfd.value
+        raise _failed("clone3")
+    return (pid, pidfd.value) if pid else (0, -1)
 
 
 def pidfd_open(pid: int) -> int:

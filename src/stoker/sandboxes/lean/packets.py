@@ -19,9 +19,12 @@ Read by every Python from 3.8 on: see `stoker.linux.syscalls`.
 
 from __future__ import annotations
 
-import array
-import socket
+import _socket
 import struct
+
+# Each by its own name, as in `inside.walls`; numbers, for the names of `socket` are those of an enumeration.
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
+from array import array
 from typing import Any, NamedTuple
 
 MAKE, DESTROY, WANT = 1, 2, 3
@@ -49,6 +52,7 @@ FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
 MAX_DESCRIPTORS = 16
+SPACE = CMSG_SPACE(4 * MAX_DESCRIPTORS)
 MAX_TEXT = 2000
 MAX_OPENING = 8 * 1024  # far less than a new socket takes; a LOAD has 200 bytes and an environment
 NOT_COUNTED = -1
@@ -136,22 +140,21 @@ def unpack_parts(body: bytes) -> list[bytes]:
     return parts
 
 
-def send(link: socket.socket, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
+def send(link: _socket.socket, packet: bytes, descriptors: tuple[int, ...] = ()) -> None:
     """Send one packet whole. Raises what `sendmsg` raises."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    rights = [(SOL_SOCKET, SCM_RIGHTS, array("i", descriptors))] if descriptors else []
     link.sendmsg([packet], rights)
 
 
-def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+def receive(link: _socket.socket, most: int = MAX_PACKET) -> tuple[bytes, list[int]]:
     """One packet and its descriptors, which are closed on exec; an empty packet is the end."""
-    space = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
     try:
-        packet, rights, _, _ = link.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+        packet, rights, _, _ = link.recvmsg(most, SPACE, MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         # Told once, before what the other end had said: it ended without reading everything from us.
-        packet, rights, _, _ = link.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
-    descriptors = array.array("i")
+        packet, rights, _, _ = link.recvmsg(most, SPACE, MSG_CMSG_CLOEXEC)
+    descriptors = array("i")
     for level, kind, data in rights:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == SOL_SOCKET and kind == SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
     return packet, list(descriptors)

@@ -17,10 +17,14 @@ more than reading. Over an overlay the inode is the sandbox's own, while the byt
 
 from __future__ import annotations
 
-import os
-import resource
 import signal
 from collections.abc import Callable
+
+# Each by its own name: to look for it in its module, what is forked would copy the page of the module, of its
+# dictionary, of the word and of the cache of types, and each takes 2 us.
+from os import O_RDONLY, chdir, chroot, close, dup2, execve, setresgid, setresuid, setsid, umask, write
+from os import open as open_file
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, RLIMIT_NPROC, getrlimit, setrlimit
 from typing import NamedTuple
 
 from stoker.linux.syscalls import (
@@ -48,9 +52,10 @@ from stoker.linux.syscalls import (
     umount,
     unshare,
 )
-from stoker.sandboxes.lean.packets import MOUNTED, Fork
+from stoker.sandboxes.lean.packets import MOUNTED
 
 CHANNEL, PERMITS, PRIVATE = 3, 4, 5
+KILL = int(signal.SIGKILL)  # its look among its like would be an enumeration's
 HOSTNAME = "sandbox"
 BORROWED_PROC = "/.proc"  # the host's, in the zygote of who may mount his own only while another is in sight
 NOBODY = 65534  # the one user and group that the namespace has a name for, as in `linux.users`
@@ -81,6 +86,7 @@ class Ground(NamedTuple):
     """Where the read-only folders of the root are mounted, those inside others after them; not the root."""
     files: tuple[str, ...]
     """Where single things are mounted."""
+    borrows_proc: bool
     filter: Filter
     """The last; the zygote has loaded the one before it."""
 
@@ -88,33 +94,46 @@ class Ground(NamedTuple):
 class Orders:
     """What one FORK packet says, with its descriptors. HOLDS: all of these are above `PRIVATE`."""
 
-    def __init__(self, fork: Fork, descriptors: list[int]) -> None:
-        self.fork = fork
+    def __init__(self, fork: tuple[int, ...], descriptors: list[int]) -> None:
+        """What the numbers are, `Fork` says; a named one would be looked at by way of its type."""
+        self.scratch_bytes, self.scratch_inodes, self.file_bytes, self.processes, *flags = fork
+        is_version_2, self.keeps_network = flags
         self.channel, self.stdout, self.stderr, self.permits, self.private = descriptors[:5]
         self.network, self.user, *self.joining = descriptors[5:]
-        self.cgroup = self.joining[0] if fork.is_version_2 and self.joining else -1
+        self.cgroup = self.joining[0] if is_version_2 and self.joining else -1
 
     def close(self) -> None:
         """Give up what the sandbox has now."""
         inside = (self.channel, self.stdout, self.stderr, self.permits, self.private)
         for descriptor in (*inside, self.network, self.user, *self.joining):
-            os.close(descriptor)
+            close(descriptor)
 
 
 def raise_walls(orders: Orders, ground: Ground) -> None:
     """Everything, in order. Raises `OSError` with what could not be done."""
-    for _, step in STEPS:
+    for step in STEPS:
         step(orders, ground)
+
+
+def rehearse() -> None:
+    """Have libc's functions looked up that only a sandbox calls, which takes reading in all libraries."""
+    chroot("/")
+    umask(0o022)
+    setsid()
+    try:
+        execve("/", ["/"], {})
+    except OSError:
+        pass
 
 
 def _join_groups(orders: Orders, _: Ground) -> None:
     if orders.cgroup < 0:
         for descriptor in orders.joining:
-            os.write(descriptor, b"0")
+            write(descriptor, b"0")
 
 
 def _join_network(orders: Orders, _: Ground) -> None:
-    if not orders.fork.keeps_network:
+    if not orders.keeps_network:
         setns(orders.network, CLONE_NEWNET)
 
 
@@ -128,9 +147,9 @@ def _take_a_name(_: Orders, __: Ground) -> None:
 
 def _own_inodes(_: Orders, ground: Ground) -> None:
     """An overlay over every read-only tree, and in it the same mounts again. Leaves us in the old root."""
-    os.chdir("/")  # until there is a `/proc`, what is relative is the old root's
+    chdir("/")  # until there is a `/proc`, what is relative is the old root's
     _overlay(".", "/")
-    os.chroot("/..")  # `/` is the process's root, `/..` what has been mounted on it since
+    chroot("/..")  # `/` is the process's root, `/..` what has been mounted on it since
     # The one place where device files work; it has its few, read-only.
     mount("/dev", "/dev", None, MS_BIND)
     mount("none", "/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
@@ -147,9 +166,9 @@ def _overlay(source: str, target: str) -> None:
 def _mount_proc(_: Orders, ground: Ground) -> None:
     # Read-only as a whole: stronger than a list of its writable files, and one mount instead of many.
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "hidepid=2")
-    if os.path.isdir(BORROWED_PROC[1:]):
+    if ground.borrows_proc:
         umount(BORROWED_PROC[1:])
-    os.chdir("/")
+    chdir("/")
 
 
 def _mask_proc(_: Orders, ground: Ground) -> None:
@@ -158,8 +177,8 @@ def _mask_proc(_: Orders, ground: Ground) -> None:
 
 
 def _mount_scratch(orders: Orders, _: Ground) -> None:
-    size = orders.fork.scratch_bytes
-    caps = f"size={size},nr_inodes={orders.fork.scratch_inodes},mode=1777"
+    size = orders.scratch_bytes
+    caps = f"size={size},nr_inodes={orders.scratch_inodes},mode=1777"
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, caps)
     caps = f"size={size},nr_inodes={SHM_INODES},mode=1777"
     mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, caps)
@@ -167,26 +186,25 @@ def _mount_scratch(orders: Orders, _: Ground) -> None:
 
 def _say_mounted(orders: Orders, _: Ground) -> None:
     """The helper moves the function's code into this root while we go on."""
-    os.write(orders.private, MOUNTED)
+    write(orders.private, MOUNTED)
 
 
 def _bound(orders: Orders, _: Ground) -> None:
-    fork = orders.fork
-    limit(resource.RLIMIT_FSIZE, fork.file_bytes)
-    if fork.processes:
-        limit(resource.RLIMIT_NPROC, fork.processes)
+    limit(RLIMIT_FSIZE, orders.file_bytes)
+    if orders.processes:
+        limit(RLIMIT_NPROC, orders.processes)
 
 
 def _leave_session(_: Orders, __: Ground) -> None:
-    os.setsid()
-    os.umask(0o022)
+    setsid()
+    umask(0o022)
 
 
 def _become_nobody(orders: Orders, _: Ground) -> None:
     """The one user of its namespace."""
     setns(orders.user, CLONE_NEWUSER)
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    setresgid(NOBODY, NOBODY, NOBODY)
+    setresuid(NOBODY, NOBODY, NOBODY)
 
 
 def _give_up_privileges(_: Orders, __: Ground) -> None:
@@ -198,49 +216,50 @@ def _give_up_privileges(_: Orders, __: Ground) -> None:
 
 def _arrange_descriptors(orders: Orders, _: Ground) -> None:
     """Ours become 0 to 5, and nothing else is open."""
-    null = os.open("/dev/null", os.O_RDONLY)
+    null = open_file("/dev/null", O_RDONLY)
     inside = (null, orders.stdout, orders.stderr, orders.channel, orders.permits, orders.private)
     for target, source in enumerate(inside):
-        os.dup2(source, target, target != PRIVATE)
+        dup2(source, target)
     orders.private = PRIVATE
     close_range(PRIVATE + 1)
 
 
 def limit(kind: int, bound: int) -> None:
     """Set both limits, to what was there where that is less: who is not root cannot raise them."""
-    hard = resource.getrlimit(kind)[1]
-    if hard != resource.RLIM_INFINITY:
+    hard = getrlimit(kind)[1]
+    if hard != RLIM_INFINITY:
         bound = min(bound, hard)
-    resource.setrlimit(kind, (bound, bound))
+    setrlimit(kind, (bound, bound))
 
 
 def _end_with_the_helper(_: Orders, __: Ground) -> None:
     """Both are reset by a change of user."""
     prctl(PR_SET_DUMPABLE, 0)
     # A helper that ended before this line is told by the end of the private socket, on which we wait next.
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, KILL)
 
 
 def _narrow_the_kernel(_: Orders, ground: Ground) -> None:
     ground.filter.load()
 
 
-# By the names under which `scripts/bench` says what each costs.
-STEPS: tuple[tuple[str, Callable[[Orders, Ground], None]], ...] = (
-    ("cgroup: memory, processes, processor", _join_groups),
-    ("network namespace", _join_network),
-    ("cgroup namespace", _hide_groups),
-    ("host name", _take_a_name),
-    ("own inodes: overlays over the root", _own_inodes),
-    ("/proc, read-only, hidepid", _mount_proc),
-    ("masks over /proc", _mask_proc),
-    ("/tmp and /dev/shm", _mount_scratch),
-    ("word to the helper", _say_mounted),
-    ("resource limits", _bound),
-    ("session, umask", _leave_session),
-    ("user namespace", _become_nobody),
-    ("capabilities, bounding set, securebits", _give_up_privileges),
-    ("descriptors", _arrange_descriptors),
-    ("not dumpable, ends with the helper", _end_with_the_helper),
-    ("seccomp", _narrow_the_kernel),
-)
+# With the names under which `scripts/bench` says what each costs.
+NAMES: dict[Callable[[Orders, Ground], None], str] = {
+    _join_groups: "cgroup: memory, processes, processor",
+    _join_network: "network namespace",
+    _hide_groups: "cgroup namespace",
+    _take_a_name: "host name",
+    _own_inodes: "own inodes: overlays over the root",
+    _mount_proc: "/proc, read-only, hidepid",
+    _mask_proc: "masks over /proc",
+    _mount_scratch: "/tmp and /dev/shm",
+    _say_mounted: "word to the helper",
+    _bound: "resource limits",
+    _leave_session: "session, umask",
+    _become_nobody: "user namespace",
+    _give_up_privileges: "capabilities, bounding set, securebits",
+    _arrange_descriptors: "descriptors",
+    _end_with_the_helper: "not dumpable, ends with the helper",
+    _narrow_the_kernel: "seccomp",
+}
+STEPS = tuple(NAMES)

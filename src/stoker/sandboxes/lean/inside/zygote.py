@@ -21,9 +21,13 @@ import importlib.util
 import os
 import resource
 import signal
-import socket
 import sys
+
+# Each by its own name, as in `walls`; and sockets without what `socket` adds to them.
+from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from collections.abc import Callable
+from os import O_DIRECTORY, O_PATH, close, execve, fork, read, setsid
+from os import open as open_file
 
 from stoker.linux.syscalls import (
     CLONE_NEWIPC,
@@ -46,6 +50,7 @@ from stoker.linux.syscalls import (
     umount,
 )
 from stoker.sandboxes.lean.inside.walls import (
+    BORROWED_PROC,
     CHANNEL,
     FIRST,
     PERMITS,
@@ -54,6 +59,7 @@ from stoker.sandboxes.lean.inside.walls import (
     Orders,
     limit,
     raise_walls,
+    rehearse,
 )
 from stoker.sandboxes.lean.packets import (
     BROKEN,
@@ -68,7 +74,6 @@ from stoker.sandboxes.lean.packets import (
     TROUBLE,
     UP,
     WAIT_STATUS,
-    Fork,
     pack,
     receive,
     send,
@@ -80,6 +85,7 @@ BOOT = "/.boot"
 MOUNTS = "mounts"  # the file there that says what is mounted in the root, packed parts of names
 START = f"import sys; sys.path.insert(0, {BOOT!r}); from {__name__} import main; main()"
 CONTROL = 3
+MAX_ORDER = 256  # a FORK has less; for as much as a packet may have, libc would tidy its memory
 NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
 RESOURCES = {
     resource.RLIMIT_CORE: 0,
@@ -94,11 +100,12 @@ RESOURCES = {
 class Zygote:
     """What a zygote knows."""
 
-    def __init__(self, control: socket.socket, parts: list[bytes], mounts: bytes, is_forked: bool) -> None:
+    def __init__(self, control: socket, parts: list[bytes], mounts: bytes, is_forked: bool) -> None:
         self._control = control
         masked, _, has_time, self._filter, last_filter = parts
         trees, files = unpack_parts(mounts)
-        self._ground = Ground(names(masked), names(trees), names(files), Filter(last_filter))
+        borrows_proc = os.path.isdir(BORROWED_PROC)
+        self._ground = Ground(names(masked), names(trees), names(files), borrows_proc, Filter(last_filter))
         self._namespaces = NAMESPACES | (CLONE_NEWTIME if has_time else 0)
         self._is_forked = is_forked
 
@@ -112,6 +119,7 @@ class Zygote:
         drop_bounding_set()
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         Filter(self._filter).load()
+        rehearse()
         send(self._control, pack(UP, 0))
         gc.collect()
         gc.freeze()
@@ -119,12 +127,12 @@ class Zygote:
     def serve(self) -> None:
         """Fork sandboxes, one an order, for ever. Returns only in a sandbox, in its second process."""
         while True:
-            packet, descriptors = receive(self._control)
+            packet, descriptors = receive(self._control, MAX_ORDER)
             if not packet:
                 os._exit(0)
             kind, number, body = unpack(packet)
             assert kind == FORK
-            orders = Orders(Fork(*FORK_BODY.unpack(body)), descriptors)
+            orders = Orders(FORK_BODY.unpack(body), descriptors)
             if self._fork(number, orders) == 0:
                 return
             orders.close()
@@ -139,7 +147,7 @@ class Zygote:
             self._begin(orders)
             return 0
         send(self._control, pack(FORKED, number, FORKED_BODY.pack(pid)), (pidfd,))
-        os.close(pidfd)
+        close(pidfd)
         return pid
 
     def _begin(self, orders: Orders) -> None:
@@ -147,7 +155,7 @@ class Zygote:
         self._control.detach()  # its number is the channel's from here on
         try:
             raise_walls(orders, self._ground)
-            if not os.read(PRIVATE, 1):
+            if not read(PRIVATE, 1):
                 os._exit(1)
             child = self._fork_forked() if self._is_forked else self._fork_executed()
         except OSError as error:
@@ -160,24 +168,24 @@ class Zygote:
 
     def _fork_forked(self) -> int:
         say_running()  # before the fork: nothing can go wrong any more, and the helper can go on
-        child = os.fork()
+        child = fork()
         if child == 0:
             enter()
-            os.close(PRIVATE)
+            close(PRIVATE)
         return child
 
     def _fork_executed(self) -> int:
         """The pipe closes when the second process executes, or says why it did not."""
         reading, writing = os.pipe()
-        child = os.fork()
+        child = fork()
         if child == 0:
             enter()
             os.dup2(writing, PRIVATE, False)
             close_range(PRIVATE + 1)
             return 0
-        os.close(writing)
-        trouble = os.read(reading, MAX_TEXT)
-        os.close(reading)
+        close(writing)
+        trouble = read(reading, MAX_TEXT)
+        close(reading)
         if trouble:
             os.write(PRIVATE, TROUBLE + trouble)
             os._exit(1)
@@ -187,16 +195,16 @@ class Zygote:
 
 def say_running() -> None:
     """Tell the helper, and hand it the scratch space to look at: how full it is, only its mount can tell."""
-    scratch = os.open("/tmp", os.O_PATH | os.O_DIRECTORY)
-    private = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, PRIVATE)
+    scratch = open_file("/tmp", O_PATH | O_DIRECTORY)
+    private = socket(AF_UNIX, SOCK_SEQPACKET, 0, PRIVATE)
     send(private, RUNNING, (scratch,))
     private.detach()
-    os.close(scratch)
+    close(scratch)
 
 
 def enter() -> None:
     """What the second process does not inherit from the first."""
-    os.setsid()
+    setsid()
     prctl(PR_SET_DUMPABLE, 1)
 
 
@@ -205,12 +213,10 @@ def tend(child: int) -> None:
 
     A program of our own does that with a hundredth of this process's memory, where there is one.
     """
-    close_range(0, PERMITS)
-    os.set_inheritable(PRIVATE, True)
     try:
-        os.execve(FIRST, [bytes([child])], {})
+        execve(FIRST, [bytes([child])], {})
     except (OSError, ValueError):  # there is none for this machine, or the number is no byte
-        os.set_inheritable(PRIVATE, False)
+        close_range(0, PERMITS)
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # from inside: a Python handler would be run, the default not
@@ -221,7 +227,7 @@ def tend(child: int) -> None:
             os._exit(0)
 
 
-def occupy(control: int) -> socket.socket:
+def occupy(control: int) -> socket:
     """The control socket as descriptor 3, /dev/null below it, at 4 and at 5: what is received comes above."""
     os.dup2(control, PRIVATE + 1, False)
     null = os.open("/dev/null", os.O_RDWR)
@@ -229,7 +235,7 @@ def occupy(control: int) -> socket.socket:
     for target in (0, 1, PERMITS, PRIVATE):
         os.dup2(null, target, True)
     close_range(PRIVATE + 1)
-    return socket.socket(fileno=CONTROL)
+    return socket(fileno=CONTROL)
 
 
 def names(text: bytes) -> tuple[str, ...]:
@@ -261,7 +267,7 @@ def leave_boot(path: str) -> None:
 
 
 def main() -> None:
-    control = socket.socket(fileno=CONTROL)
+    control = socket(fileno=CONTROL)
     _, _, body = unpack(receive(control)[0])
     parts = unpack_parts(body)
     path = os.fsdecode(parts[1])

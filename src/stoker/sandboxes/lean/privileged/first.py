@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import struct
 
-from stoker.sandboxes.lean.inside.walls import PRIVATE
+from stoker.linux.syscalls import CLOSE_RANGE
+from stoker.sandboxes.lean.inside.walls import PERMITS, PRIVATE
 from stoker.sandboxes.lean.packets import STATUS
 
 BASE = 0x400000
@@ -47,6 +48,12 @@ def _x86_64() -> bytes:
             bytes.fromhex("488b442408"),  # mov rax, [rsp+8]
             bytes.fromhex("0fb618"),  # movzx ebx, byte [rax]
             bytes.fromhex("4883ec10"),  # sub rsp, 16
+            # close_range(0, PERMITS, 0)
+            bytes.fromhex("31ff"),  # xor edi, edi
+            b"\xbe" + struct.pack("<I", PERMITS),  # mov esi, PERMITS
+            bytes.fromhex("31d2"),  # xor edx, edx
+            b"\xb8" + struct.pack("<I", CLOSE_RANGE),  # mov eax, CLOSE_RANGE
+            bytes.fromhex("0f05"),  # syscall
             # again: wait4(-1, rsp+4, 0, 0)
             bytes.fromhex("83cfff"),  # or edi, -1
             bytes.fromhex("488d742404"),  # lea rsi, [rsp+4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import signal
@@ -204,7 +205,7 @@ class Nursery:
         finally:
             os._exit(code)
 
-    def _serve_here(self, link: socket.socket, mounts: bytes) -> NoReturn:
+    def _serve_here(self, link: _socket.socket, mounts: bytes) -> NoReturn:
         zygote = Zygote(link, self._setup, mounts, is_forked=False)
         zygote.settle()
         zygote.serve()

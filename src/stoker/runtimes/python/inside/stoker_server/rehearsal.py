@@ -49,6 +49,7 @@ WORDS = {
     "environment": {},
 }
 EVENT = bytes(20) + b'{"a":["b",1]}'
+SCRIPT = write_frame(LOAD, 0, json.dumps(WORDS).encode()) + write_frame(CALL, 1, EVENT)
 UNCHECKED = (1).to_bytes(4, "little") + bytes(8)  # bytecode that goes by a hash which nobody looks at
 
 
@@ -82,21 +83,21 @@ def rehearse_lives(converse: Callable[[Channel], None]) -> None:
 def rehearse(serve: Callable[[Channel], None]) -> None:
     """Have the stand-in loaded and called by `serve`. Leaves no trace but in memory."""
     path, arguments, folder = list(sys.path), sys.argv, os.getcwd()
-    known = {*sys.path_importer_cache, CODE_PATH}
+    known = len(sys.path_importer_cache)
     sys.path_importer_cache[FOLDER] = FileFinder(FOLDER, (Compiled, [".py"]))
     _play(serve)
+    while len(sys.path_importer_cache) > known:
+        sys.path_importer_cache.popitem()  # the last that came
     _expect_code()
     sys.path[:], sys.argv = path, arguments
     os.chdir(folder)
     del sys.modules[MODULE]
-    for name in set(sys.path_importer_cache) - known:
-        del sys.path_importer_cache[name]
 
 
 def _play(serve: Callable[[Channel], None]) -> None:
     """Be told to load and to run, and that there is no more; nobody hears what is answered."""
     node, ours = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    node.send(write_frame(LOAD, 0, json.dumps(WORDS).encode()) + write_frame(CALL, 1, EVENT))
+    node.send(SCRIPT)
     node.shutdown(_socket.SHUT_WR)
     try:
         serve(Channel(ours.fileno()))
