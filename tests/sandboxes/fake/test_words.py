@@ -142,13 +142,17 @@ async def test_a_program_can_end_before_a_word(fake: Backend) -> None:
     await guest.leave()
 
 
-async def test_a_program_can_be_slow_or_silent(fake: Backend) -> None:
+async def test_a_program_can_be_slow_or_silent() -> None:
+    fake, loop = Backend(Settings(start_s=50 * MILLISECOND), ()), asyncio.get_running_loop()
+    await fake.open()
+    began = loop.time()
     slow, silent = [await invite(fake, name, launch(f"fake.{name}")) for name in ("slow", "silent")]
-    assert not slow.greeting.done()
     await slow.greeting
+    assert loop.time() - began > 40 * MILLISECOND  # a loop's timers are a little early at times
     assert not silent.greeting.done()
     await slow.leave()
     await silent.leave()
+    await fake.close()
 
 
 @pytest.mark.parametrize(("handler", "code"), [("fake.refuse", 1), ("fake.exit", 1)])
