@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
 from stoker.linux.permits import make_permits
 from stoker.pool.groups import STUCK_S
@@ -98,6 +99,23 @@ def nothing_wrong() -> Iterator[None]:
 async def until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         await asyncio.sleep(0)
+
+
+def test_who_is_gone_before_the_conversation_leaves_no_socket_with_a_number_of_others() -> None:
+    """The transport has closed the descriptor then, and has not yet taken the socket along."""
+
+    async def converse() -> None:
+        pipes = Pipes()
+        pipes.inside.close()
+        live = Live("pipes", pipes, LOAD, on_end=lambda: None)
+        await live.connect(pipes.readers)
+        live.close()
+        await until(lambda: live.session.is_lost)
+        assert pipes.channel.fileno() == -1
+        os.close(pipes.writes)
+        await pipes.destroy()
+
+    uvloop.run(converse())
 
 
 async def test_who_writes_byte_by_byte_and_closes_is_read_to_the_end(pipes: Pipes) -> None:

@@ -120,6 +120,9 @@ class Live(SessionListener):
         if self._zygote is not None:  # sent before the transport is there, which can send bytes alone
             self._sent = socket.send_fds(self.sandbox.channel, [write_load(self._load)], [self._zygote])
         await self._loop.create_unix_connection(lambda: self.session, sock=self.sandbox.channel)
+        if self.session.is_lost:
+            # Over before uvloop took the socket along: the descriptor is closed, its number may be another's.
+            self.sandbox.channel.detach()
 
     def connected(self) -> None:
         for fd in self._fds:

@@ -121,7 +121,8 @@ class Session(asyncio.Protocol):
         """As LOADED told it."""
         self._is_greeted = False
         self._is_loaded = False
-        self._is_lost = False
+        self.is_lost = False
+        """The transport has gone, and its descriptor with it."""
         self._is_over = False
 
     def __repr__(self) -> str:
@@ -187,7 +188,7 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
-            self._is_lost = True
+            self.is_lost = True
             if not self._is_over:
                 self.data_received(b"")
             if exc is not None and not self._is_over:
@@ -218,7 +219,7 @@ class Session(asyncio.Protocol):
             self._buffer.clear()
         start, size, left = 0, len(data), FRAMES_AT_ONCE
         while size - start >= HEADER.size:
-            if not left and not self._is_lost:
+            if not left and not self.is_lost:
                 self._go_on_later()
                 break
             left -= 1
@@ -249,7 +250,7 @@ class Session(asyncio.Protocol):
         self._call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if not self._is_over and not self._is_lost:
+        if not self._is_over and not self.is_lost:
             assert self._transport is not None
             self._transport.resume_reading()
             self.data_received(b"")
