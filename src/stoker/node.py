@@ -97,6 +97,9 @@ class Node:
             staging=settings.home / "staging",
         )
         backend.on_spares = self.pool.spares_changed
+        self.pool.on_release = self._release
+        for one in ground.backends.values():
+            one.on_renewed, one.on_lineage_over = self.pool.lineage_aged, self.pool.lineage_over
         workshop = Workshop(backend, ground.builder, BUILD_STEPS)
         self.code = Cache(settings, workshop, self._choose, self.records)
         self.code.on_retired = self.pool.retire
@@ -193,6 +196,10 @@ class Node:
             await door.open()
             stack.push_async_callback(door.close)
         await self._expect_deployed()
+
+    def _release(self, lineage: int) -> None:
+        for backend in self._ground.backends.values():
+            backend.release_lineage(lineage)
 
     def _expect(self, function: Function) -> None:
         """Calls of it may come now: be ready for the first."""

@@ -34,6 +34,7 @@ MAX_SHOWN = 80  # characters of a bad value in its error
 Megabytes = Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)]
 Seconds = Annotated[float, Meta(ge=0.001, le=DAY_S)]
 Span = Annotated[float, Meta(ge=0, le=30 * DAY_S)]
+Age = Annotated[float, Meta(ge=1, le=30 * DAY_S)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Address = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^\S+$")]
 FolderName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -104,6 +105,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0, le=64 * 1024 * 1024)] | None,
         _is("of `memory_mb`, for what imports have made and is kept; none: a quarter; 0: nothing is kept"),
     ] = None
+
+    renew_s: Annotated[
+        Age | None,
+        _is("how long sandboxes are forked from one start of an interpreter; none: as long as it lives"),
+    ] = 3600.0
 
     default_memory_mb: Annotated[Megabytes, _is("memory of a sandbox, unless the function says")] = 128
     default_timeout_s: Annotated[Seconds, _is("wall time of a call, unless the function says")] = 30.0

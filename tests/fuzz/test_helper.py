@@ -36,6 +36,7 @@ from stoker.sandboxes.lean.packets import (
     MOST_SPARES,
     OPENING,
     READY,
+    RELEASE,
     SPARES,
     WANT,
     WANT_BODY,
@@ -186,6 +187,7 @@ near_orders = st.builds(
     wide,
     st.one_of(edges, st.just(100)),
     names,
+    wide,
 )
 
 
@@ -195,6 +197,9 @@ near_wants = st.builds(
     st.sampled_from([0, 0, MOST_SPARES + 1, 65535]),
     near_orders,
 )
+
+
+releases = st.builds(lambda lineage: pack(RELEASE, lineage), st.sampled_from([0, 1, 2, 2**64 - 1]))
 
 
 def is_for_making(packet: bytes, kinds: list[str]) -> bool:
@@ -217,7 +222,7 @@ def is_for_making(packet: bytes, kinds: list[str]) -> bool:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    packet=st.one_of(packets, near_orders, near_wants).filter(bool),
+    packet=st.one_of(packets, near_orders, near_wants, releases).filter(bool),
     kinds=st.one_of(
         st.lists(st.sampled_from(sorted(KINDS)), max_size=20), st.lists(st.sampled_from(FOLDERS), max_size=2)
     ),

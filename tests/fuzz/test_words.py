@@ -42,7 +42,7 @@ from stoker.sandboxes.lean.packets import (
     unpack,
 )
 from stoker.sandboxes.lean.privileged.loop import Loop
-from stoker.sandboxes.lean.privileged.main import Helper
+from stoker.sandboxes.lean.privileged.maker import Helper
 from stoker.sandboxes.lean.privileged.sandbox import Means, Slots
 from stoker.sandboxes.lean.privileged.spares import Spares
 from stoker.sandboxes.lean.privileged.zygotes import close_all
@@ -65,12 +65,12 @@ class Liars:
     def __init__(self, scripts: list[Script], owner: Helper) -> None:
         self._scripts = scripts
         self._owner = owner
-        self.pid = 0
+        self.pids: list[int] = []
 
     def start(self) -> None: ...
     def close(self) -> None: ...
 
-    def order(self, number: int, fork: Fork, descriptors: tuple[int, ...]) -> None:
+    def order(self, number: int, fork: Fork, descriptors: tuple[int, ...], lineage: int) -> int:
         script = self._scripts.pop(0) if self._scripts else None
         pid = os.fork()
         if pid == 0:
@@ -81,6 +81,7 @@ class Liars:
                 os._exit(0)
         close_all(descriptors)
         self._owner.forked(number, pid, os.pidfd_open(pid))
+        return 1
 
 
 def say(private: int, script: Script | None) -> None:
@@ -111,7 +112,7 @@ def be_helper(link: socket.socket, scripts: list[Script]) -> None:
     )
     helper = Helper(link, 0, means, loop, Spares(at_once=2))
     helper.open([], (), 0, 0)
-    helper._nurseries.append(Liars(scripts, helper))  # type: ignore[arg-type]
+    helper._launches.append(Liars(scripts, helper))  # type: ignore[arg-type]
     loop.run(helper.make_spare, helper.is_short_of_spares)
 
 

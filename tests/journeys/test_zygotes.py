@@ -263,6 +263,49 @@ def test_each_life_of_the_helper_has_another_secret_of_hash() -> None:
         assert len(set(lives)) == 3
 
 
+@pytest.fixture(scope="module")
+def renewing() -> Iterator[RunningNode]:
+    """Its interpreters are started anew every few seconds."""
+    with running("lean", STOKER_RENEW_S="4") as one:
+        yield one
+
+
+def test_a_secret_of_hash_is_of_use_for_no_longer_than_the_settings_say(renewing: RunningNode) -> None:
+    deploy(renewing, "tells", SECRET)
+    secrets: list[int] = []
+    while len(set(secrets)) < 3:
+        secrets.append(called(renewing, "tells")["hash"])
+    again = {called(renewing, "tells")["hash"] for _ in range(10)}
+    assert secrets[0] not in again
+    assert renewing.ask("DELETE", "/functions/tells").status == 200
+
+
+def test_who_lives_when_an_interpreter_is_renewed_is_not_disturbed(renewing: RunningNode) -> None:
+    assert renewing.deploy("stays", SECRET, reuse="process").status == 201
+    deploy(renewing, "tells", SECRET)
+    stays, secret = called(renewing, "stays"), called(renewing, "tells")["hash"]
+    while called(renewing, "tells")["hash"] == secret:
+        assert called(renewing, "stays") == stays
+    assert called(renewing, "stays") == stays
+    for name in ("tells", "stays"):
+        assert renewing.ask("DELETE", f"/functions/{name}").status == 200
+
+
+def test_what_is_kept_of_imports_is_made_anew_before_the_old_interpreter_goes(renewing: RunningNode) -> None:
+    """No call imports by itself meanwhile: each answers what another one has answered too."""
+    deploy(renewing, "kept", SLOW + BORN.replace("return BORN", "return [BORN, hash('a secret word')]"))
+    call_with_zygote(renewing, "kept")
+    words = [called(renewing, "kept")]
+    while len({born for born, _ in words[:-2]}) < 3:
+        words.append(called(renewing, "kept"))
+    times = [sum(one == word for one in words) for word in words[:-2]]
+    assert min(times) > 1, words
+    secrets = dict(words)
+    assert len(set(secrets.values())) > 1
+    assert renewing.ask("DELETE", "/functions/kept").status == 200
+    renewing.wait_for_pool(lambda pool: pool["zygotes"] == 0)
+
+
 def test_after_the_helper_was_killed_imports_are_done_again_and_kept_anew() -> None:
     with running("lean") as node:
         deploy(node, "again", SLOW + BORN)

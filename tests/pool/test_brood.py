@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from stoker.pool.brood import AGAIN_S, LONGER, MOST_ATTEMPTS, WORTH_S
+from stoker.pool.brood import AGAIN_S, LONGER, MOST_ATTEMPTS, RENEW_AGAIN_S, WORTH_S
 from stoker.pool.events import (
     Action,
     DestroySandbox,
@@ -13,8 +13,11 @@ from stoker.pool.events import (
     Flaw,
     LeaseAsked,
     LeaseReturned,
+    LineageAged,
+    LineageOver,
     MakeZygote,
     Need,
+    ReleaseLineage,
     Retired,
     SandboxGone,
     SandboxLoaded,
@@ -287,3 +290,83 @@ def test_one_that_is_being_made_gives_its_room_at_once() -> None:
     assert plan.on(ZygoteFailed(1, Flaw.NONE), 3) == [StartSandbox(2, b)]
     assert plan.snapshot().committed_mb == 300
     assert sandbox == 1
+
+
+def renewing_plan() -> Plan:
+    """With a zygote of lineage 7, which has aged."""
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    loaded(plan)
+    plan.on(Tick(), 1)
+    plan.on(ZygoteReady(1, 60, lineage=7), 2)
+    assert plan.on(LineageAged(7), 3) == []
+    return plan
+
+
+def test_what_is_of_a_lineage_that_has_aged_serves_until_another_is_made() -> None:
+    plan = renewing_plan()
+    assert plan.on(Tick(), 4) == [MakeZygote(2, A)]
+    assert next_start(plan, 5) == StartSandbox(2, A, zygote=1)
+    plan.on(SandboxReady(2), 5)
+    plan.on(SandboxLoaded(2, 0.01, is_thawed=True), 5)
+    assert plan.on(ZygoteReady(2, 60, lineage=8), 6) == []
+    assert plan.on(Tick(), 7) == [ReleaseLineage(7)], (
+        "its memory stays with its sandbox, which needs no other"
+    )
+    plan.on(LeaseReturned(3, False), 8)
+    assert plan.on(SandboxGone(2), 8) == [DropZygote(1)]
+    assert plan.on(LeaseAsked(4, A), 9) == [StartSandbox(3, A, zygote=2)]
+    assert plan.on(Tick(), 10) == []
+    assert plan.snapshot().zygotes == 1
+
+
+def test_a_lineage_is_not_released_under_a_sandbox_that_is_just_being_made_of_it() -> None:
+    plan = renewing_plan()
+    plan.on(Tick(), 4)
+    assert next_start(plan, 5) == StartSandbox(2, A, zygote=1)
+    plan.on(ZygoteReady(2, 60, lineage=8), 6)
+    assert plan.on(Tick(), 7) == []
+    plan.on(SandboxReady(2), 8)
+    assert plan.on(Tick(), 9) == [ReleaseLineage(7)]
+
+
+def test_one_that_cannot_be_made_anew_serves_as_long_as_its_lineage_does() -> None:
+    plan = renewing_plan()
+    assert plan.on(Tick(), 4) == [MakeZygote(2, A)]
+    for number in range(2, 12):
+        now = 4 + RENEW_AGAIN_S * (number - 2)
+        plan.on(ZygoteFailed(number, Flaw.PASSING if number % 2 else Flaw.NONE), now)
+        assert plan.on(Tick(), now + RENEW_AGAIN_S - 1) == []
+        assert plan.on(Tick(), now + RENEW_AGAIN_S) == [MakeZygote(number + 1, A)]
+    assert next_start(plan, 1000) == StartSandbox(2, A, zygote=1)
+    plan.on(LineageOver(7), 1001)
+    plan.on(LeaseReturned(3, False), 1002)
+    assert plan.on(SandboxGone(2), 1002) == [DropZygote(1)]
+    assert plan.on(LeaseAsked(4, A), 1003) == [StartSandbox(3, A)]
+
+
+def test_a_revision_that_goes_takes_what_is_being_made_anew_along() -> None:
+    plan = renewing_plan()
+    plan.on(Tick(), 4)
+    actions = plan.on(Retired(revision="a"), 5)
+    assert set(actions) == {DestroySandbox(1), DropZygote(1), DropZygote(2)}
+    assert plan.on(ZygoteReady(2, 60, lineage=8), 6) == [DropZygote(2)]
+    assert plan.on(Tick(), 7) == [ReleaseLineage(7)]
+    assert plan.snapshot().zygotes == 0
+
+
+def test_a_lineage_that_nothing_is_frozen_of_is_released_at_once() -> None:
+    plan = Plan(1000, "greedy_dual", zygotes_mb=500)
+    plan.on(LineageAged(7), 0)
+    assert plan.on(Tick(), 1) == [ReleaseLineage(7)]
+    assert plan.on(Tick(), 2) == []
+
+
+def test_one_of_packages_is_made_anew_too_and_serves_meanwhile() -> None:
+    plan = sharing_plan()
+    [zygote] = [number for number, one in plan._brood.zygotes.items() if one.is_ready]
+    plan.on(LineageAged(0), 100)
+    [make] = [action for action in plan.on(Tick(), 100) if isinstance(action, MakeZygote)]
+    assert make.imports
+    assert plan._brood.zygotes[zygote].needs_lineage
+    plan.on(ZygoteReady(make.zygote, 60, lineage=8), 101)
+    assert ReleaseLineage(0) in plan.on(Tick(), 102)

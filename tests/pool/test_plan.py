@@ -22,11 +22,14 @@ from stoker.pool.events import (
     LeaseAsked,
     LeaseReturned,
     LeaseWithdrawn,
+    LineageAged,
+    LineageOver,
     MakeZygote,
     MeasureSandbox,
     Need,
     PrewarmChanged,
     RefuseLease,
+    ReleaseLineage,
     Retired,
     SandboxEnded,
     SandboxGone,
@@ -660,6 +663,9 @@ class Histories(RuleBasedStateMachine):
         self.zygotes: dict[int, int] = {}
         self.dropped: set[int] = set()
         self.source: dict[int, int] = {}
+        self.lineages = [1]
+        """Those that sandboxes can be had of."""
+        self.lineage_of: dict[int, int] = {}
         self.asked: set[int] = set()
         """Those of whom the plan wants to know what they hold."""
 
@@ -678,6 +684,7 @@ class Histories(RuleBasedStateMachine):
             | SandboxLoaded
             | ZygoteReady
             | ZygoteFailed
+            | LineageOver
             | SandboxMeasured,
         )
         if is_for_room and idle & self.dying - {getattr(event, "sandbox", 0)}:
@@ -701,6 +708,7 @@ class Histories(RuleBasedStateMachine):
             case StartSandbox(sandbox=sandbox, need=wanted, zygote=zygote):
                 if zygote:
                     assert zygote in self.zygotes, "started from what is not there"
+                    assert self.lineage_of[zygote] in self.lineages, "started from what nothing can become"
                     self.source[sandbox] = zygote
                 assert sandbox not in self.memory
                 is_waited_for = any(one.key == wanted.key for one in self.waiting.values())
@@ -737,6 +745,11 @@ class Histories(RuleBasedStateMachine):
                 if self.zygotes.pop(zygote, None) is None:
                     assert zygote in self.making
                     self.dropped.add(zygote)
+            case ReleaseLineage(lineage=lineage):
+                assert lineage != max(self.lineages)
+                starting = [self.source[one] for one in self.starting if one in self.source]
+                assert lineage not in [self.lineage_of[zygote] for zygote in starting], "released too early"
+                self.lineages.remove(lineage)
             case MeasureSandbox(sandbox=sandbox):
                 assert sandbox in self.up - set(self.held.values()), "measured one that is not idle"
                 assert self.need_of[sandbox].tells_memory
@@ -755,7 +768,18 @@ class Histories(RuleBasedStateMachine):
         zygote = data.draw(st.sampled_from(sorted(self.making)))
         self.zygotes[zygote] = self.making.pop(zygote) // holds
         self.dropped.discard(zygote)
-        self.send(ZygoteReady(zygote, self.zygotes[zygote]))
+        self.lineage_of[zygote] = data.draw(st.sampled_from(self.lineages))
+        self.send(ZygoteReady(zygote, self.zygotes[zygote], self.lineage_of[zygote]))
+
+    @rule()
+    def renew(self) -> None:
+        """The newest lineage ages, and the one before it, if it is still there, is over."""
+        aged = max(self.lineages)
+        for over in self.lineages[:-1]:
+            self.lineages.remove(over)
+            self.send(LineageOver(over))
+        self.lineages.append(aged + 1)
+        self.send(LineageAged(aged))
 
     @precondition(lambda self: self.making)
     @rule(data=st.data(), flaw=st.sampled_from(Flaw))

@@ -12,6 +12,10 @@ none of his own, and several have one memory.
 
 Making one can fail by chance: a sandbox did not come up in time, or was lost. That is tried again, each time
 after a longer pause, and not for ever, for what fails by itself looks the same from outside.
+
+What is frozen can be continued only in sandboxes of its lineage: forked from the same start of the
+interpreter. When that has aged (a backend starts interpreters anew, so that no secret of theirs is of use for
+long), each zygote of it is made once more and serves until the new one is there; then it is released.
 """
 
 from __future__ import annotations
@@ -19,7 +23,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from stoker.pool.events import DropZygote, Flaw, MakeZygote, SandboxLoaded, ZygoteFailed, ZygoteReady
+from stoker.pool.events import (
+    DropZygote,
+    Flaw,
+    MakeZygote,
+    ReleaseLineage,
+    SandboxLoaded,
+    ZygoteFailed,
+    ZygoteReady,
+)
 from stoker.pool.groups import Entry, Group, Lately, Phase
 from stoker.pool.keeping import FORGET_S, victims
 from stoker.pool.sharing import Member, common
@@ -30,6 +42,8 @@ MAKING_TIMES = 2
 """While one is made there is the sandbox that loads, and beside it what it is copied to."""
 AGAIN_S, LONGER, MOST_ATTEMPTS = 10.0, 4, 4
 """After an attempt that the machine may have spoilt comes a pause, each so many times the one before."""
+RENEW_AGAIN_S = 60.0
+"""After an attempt that failed while an older one serves."""
 CHOOSE_AGAIN_S = 1.0
 """Where there is no room for what was chosen, so long nothing else is: choosing takes 0.2 ms."""
 MOSTLY = 0.25
@@ -47,8 +61,10 @@ class Zygote:
         "group",
         "id",
         "idle_since",
+        "is_aged",
         "is_ready",
         "is_retired",
+        "lineage",
         "memory_mb",
         "served",
         "users",
@@ -65,7 +81,10 @@ class Zygote:
         self.age = age
         self.users: dict[int, Entry] = {}
         """Sandboxes there are that started from it."""
+        self.lineage = 0
         self.is_ready = False
+        self.is_aged = False
+        """Another one is to take its place."""
         self.is_retired = False
 
     def __repr__(self) -> str:
@@ -83,6 +102,12 @@ class Zygote:
         return self.is_ready and all(user.is_idle for user in self.users.values())
 
     @property
+    def needs_lineage(self) -> bool:
+        """Sandboxes of its lineage may still be asked for."""
+        starting = Phase.STARTING
+        return not self.is_retired or any(user.phase is starting for user in self.users.values())
+
+    @property
     def is_dying(self) -> bool:
         dying = Phase.DYING
         return self.is_retired and all(user.phase is dying for user in self.users.values())
@@ -95,6 +120,8 @@ class Brood:
         self.zygotes: dict[int, Zygote] = {}
         self._shared: dict[str, Group] = {}
         """By packages: what stands for all functions that have them."""
+        self._aged: set[int] = set()
+        """Lineages that have aged and are not released yet."""
         self.committed_mb = 0
         self._budget_mb = budget_mb
         self._last = 0
@@ -104,7 +131,7 @@ class Brood:
 
     def wants(self, group: Group, now: float) -> bool:
         """Whether one for this group would be worth it, and there is none."""
-        if group.zygote is not None or not group.need.can_freeze or now < group.unfit_until:
+        if not _lacks(group) or not group.need.can_freeze or now < group.unfit_until:
             return False
         if group.import_s < WORTH_S or group.last_asked == -math.inf:
             return False
@@ -120,7 +147,7 @@ class Brood:
         found = []
         for packages, several in members.items():
             shared = self._shared.get(packages)
-            if shared is None or (shared.zygote is None and now >= shared.unfit_until):
+            if shared is None or (_lacks(shared) and now >= shared.unfit_until):
                 imports = common([_member(group, now) for group in several]) if len(several) > 1 else None
                 if imports:
                     found.append(self._share(packages, imports, several, now))
@@ -177,7 +204,8 @@ class Brood:
 
     def make(self, group: Group, now: float, age: float) -> MakeZygote:
         self._last += 1
-        zygote = group.zygote = self.zygotes[self._last] = Zygote(self._last, group, now, age)
+        zygote = self.zygotes[self._last] = Zygote(self._last, group, now, age)
+        group.zygote = group.zygote or zygote
         self.committed_mb += zygote.memory_mb
         is_shared = self._shared.get(group.need.packages) is group
         return MakeZygote(zygote.id, group.need, group.imports if is_shared else frozenset())
@@ -190,7 +218,8 @@ class Brood:
             zygote.group.attempts = 0
             self.committed_mb += event.memory_mb - zygote.memory_mb
             zygote.memory_mb = event.memory_mb
-            return self._drop_if_over(zygote)
+            zygote.lineage, zygote.is_aged = event.lineage, event.lineage in self._aged
+            return self._drop_if_over(zygote) if zygote.is_retired else self._take_place(zygote)
         if zygote.group.zygote is zygote:
             zygote.group.zygote = None
         self._gone(zygote)
@@ -198,6 +227,10 @@ class Brood:
         is_shared = self._shared.get(zygote.group.need.packages) is zygote.group
         _remember(zygote.group, Flaw.PASSING if is_shared else event.flaw, now)
         return []
+
+    def _take_place(self, zygote: Zygote) -> list[DropZygote]:
+        older, zygote.group.zygote = zygote.group.zygote, zygote
+        return [] if older is None or older is zygote else self.retire(older)
 
     def loaded(self, entry: Entry, event: SandboxLoaded) -> list[DropZygote]:
         """A sandbox has loaded its function, from its zygote or by itself."""
@@ -211,7 +244,7 @@ class Brood:
             group.rest_s, group.import_s = event.took_s, max(group.import_s, shared_s + event.took_s)
             return []
         group.import_s = event.took_s
-        if zygote is None:
+        if zygote is None or zygote.is_retired:
             return []
         if zygote.group is not group and group.rest_s < 0:
             group.never_shares = True  # it did not fit
@@ -221,7 +254,28 @@ class Brood:
 
     def forget(self, group: Group) -> list[DropZygote]:
         """Its revision is not current any more, or not expected again."""
-        return [] if group.zygote is None else self.retire(group.zygote)
+        theirs = [one for one in self.zygotes.values() if one.group is group]
+        return [action for one in theirs for action in self.retire(one)]
+
+    def aged(self, lineage: int) -> None:
+        """What is of it is to be made anew."""
+        self._aged.add(lineage)
+        for zygote in self.zygotes.values():
+            zygote.is_aged |= zygote.is_ready and zygote.lineage == lineage
+
+    def over(self, lineage: int) -> list[DropZygote]:
+        """Nothing can start from what is of it any more."""
+        self._aged.discard(lineage)
+        lost = [one for one in self.zygotes.values() if one.is_ready and one.lineage == lineage]
+        return [action for one in lost for action in self.retire(one)]
+
+    def release(self) -> list[ReleaseLineage]:
+        """Those that have aged and are not needed. Which one being made is of is known when it is there."""
+        if not self._aged or self.is_making:
+            return []
+        unneeded = self._aged - {one.lineage for one in self.zygotes.values() if one.needs_lineage}
+        self._aged -= unneeded
+        return [ReleaseLineage(lineage) for lineage in sorted(unneeded)]
 
     def forget_shared(self, now: float) -> list[DropZygote]:
         """Those of packages that nothing has started from for so long that nobody is expected to."""
@@ -277,6 +331,11 @@ class Brood:
         self.committed_mb -= zygote.memory_mb
 
 
+def _lacks(group: Group) -> bool:
+    """Whether it has no zygote, or one of which the lineage has aged."""
+    return group.zygote is None or group.zygote.is_aged
+
+
 def _member(group: Group, now: float) -> Member:
     return Member(group.need.function, group.imports, group.saves_s(now))
 
@@ -284,6 +343,9 @@ def _member(group: Group, now: float) -> Member:
 def _remember(group: Group, flaw: Flaw, now: float) -> None:
     """When the group may have the next attempt."""
     group.attempts += flaw is Flaw.PASSING
+    if flaw is not Flaw.LASTING and group.zygote is not None:
+        group.unfit_until = now + RENEW_AGAIN_S
+        return
     if flaw is Flaw.NONE:
         group.import_s = 0.0  # until the next import has taken long
     elif flaw is Flaw.LASTING or group.attempts >= MOST_ATTEMPTS:

@@ -151,6 +151,20 @@ class ZygoteReady(msgspec.Struct, frozen=True, gc=False):
 
     zygote: int
     memory_mb: int
+    lineage: int = 0
+    """Only sandboxes of that lineage can start from it."""
+
+
+class LineageAged(msgspec.Struct, frozen=True, gc=False):
+    """What is frozen of it is to be made anew, and the lineage then released."""
+
+    lineage: int
+
+
+class LineageOver(msgspec.Struct, frozen=True, gc=False):
+    """There are no sandboxes of it to be had any more."""
+
+    lineage: int
 
 
 class ZygoteFailed(msgspec.Struct, frozen=True, gc=False):
@@ -180,6 +194,8 @@ Event = (
     | SparesChanged
     | ZygoteReady
     | ZygoteFailed
+    | LineageAged
+    | LineageOver
     | Tick
 )
 
@@ -232,6 +248,12 @@ class DropZygote(msgspec.Struct, frozen=True, gc=False):
     zygote: int
 
 
+class ReleaseLineage(msgspec.Struct, frozen=True, gc=False):
+    """Nothing that is frozen needs it any more."""
+
+    lineage: int
+
+
 class MeasureSandbox(msgspec.Struct, frozen=True, gc=False):
     """Look what an idle one holds, and say so by `SandboxMeasured`."""
 
@@ -246,6 +268,7 @@ Action = (
     | BoundSpares
     | MakeZygote
     | DropZygote
+    | ReleaseLineage
     | MeasureSandbox
 )
 

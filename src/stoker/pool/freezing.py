@@ -63,6 +63,8 @@ class Zygote(NamedTuple):
 
     file: int
     memory_mb: int
+    lineage: int
+    """Of the sandboxes that can start from it."""
 
 
 async def make_zygote(recipe: Recipe, trial: Recipe) -> Zygote:
@@ -76,7 +78,7 @@ async def make_zygote(recipe: Recipe, trial: Recipe) -> Zygote:
     more = msgspec.structs.replace(limits, memory_mb=memory_mb, scratch_mb=max(limits.scratch_mb, memory_mb))
     spec = msgspec.structs.replace(recipe.spec, limits=more, network=Network.NONE, egress=(), opening=b"")
     load = msgspec.structs.replace(recipe.load, freeze=True)
-    loading, file = await _converse(recipe._replace(spec=spec, load=load), None)
+    loading, file, lineage = await _converse(recipe._replace(spec=spec, load=load), None)
     if file < 0:
         raise Unfit("its runtime does not do that")
     try:
@@ -85,15 +87,15 @@ async def make_zygote(recipe: Recipe, trial: Recipe) -> Zygote:
         size_mb = _size_mb(file)
         if size_mb > memory_mb:
             raise Unfit(f"it has {size_mb} MB, more than the {memory_mb} allowed")
-        plain = msgspec.structs.replace(trial.spec, opening=b"")
-        tried, other = await _converse(trial._replace(spec=plain), file)
+        plain = msgspec.structs.replace(trial.spec, opening=b"", lineage=lineage)
+        tried, other, _ = await _converse(trial._replace(spec=plain), file)
         close(other)
         if not tried.is_thawed and not tried.is_partly:
             raise Spoilt("the sandbox that tried did not start from it")
     except BaseException:
         os.close(file)
         raise
-    return Zygote(file, size_mb)
+    return Zygote(file, size_mb, lineage)
 
 
 async def make_packages_zygote(
@@ -144,15 +146,18 @@ def _size_mb(file: int) -> int:
     return -(-max(status.st_size, status.st_blocks * 512) // MEBIBYTE)
 
 
-async def _converse(recipe: Recipe, file: int | None) -> tuple[Loading, int]:
-    """Have the function loaded in a sandbox that is gone afterwards: how, and what it handed over, or -1."""
+async def _converse(recipe: Recipe, file: int | None) -> tuple[Loading, int, int]:
+    """Have the function loaded in a sandbox that is gone afterwards.
+
+    How; what it handed over, or -1; and of which lineage the sandbox was.
+    """
     allowed_s = max(LEAST_ALLOWED_S, recipe.spec.limits.timeout_s)
     sandbox = await recipe.backend.create(recipe.spec)
     try:
         load = msgspec.structs.replace(recipe.load, code=sandbox.code_path)
         with _Line(sandbox) as line:
             async with asyncio.timeout(allowed_s):
-                return await line.converse(load, file)
+                return *(await line.converse(load, file)), sandbox.lineage
     except TimeoutError:
         raise Spoilt(f"it was not there after {allowed_s:g} s") from None
     finally:

@@ -46,6 +46,8 @@ from stoker.pool.events import (
     LeaseAsked,
     LeaseReturned,
     LeaseWithdrawn,
+    LineageAged,
+    LineageOver,
     Need,
     PrewarmChanged,
     RefuseLease,
@@ -126,6 +128,8 @@ class Plan:
             SparesChanged: self._on_spares_changed,
             ZygoteReady: self._on_zygote,
             ZygoteFailed: self._on_zygote,
+            LineageAged: self._on_lineage_aged,
+            LineageOver: self._on_lineage_over,
             Tick: self._on_tick,
         }
 
@@ -417,6 +421,7 @@ class Plan:
             self._start_expected(now)
             if not self._line:
                 self._actions += self._stock.make_zygote(self._groups.values(), now)
+            self._actions += self._brood.release()
         self._start_for_line(now)
         self._serve_all(now)
 
@@ -450,6 +455,13 @@ class Plan:
 
     def _on_zygote(self, event: ZygoteReady | ZygoteFailed, now: float) -> None:
         self._actions += self._brood.made(event, now)
+        self._start_for_line(now)
+
+    def _on_lineage_aged(self, event: LineageAged, now: float) -> None:
+        self._brood.aged(event.lineage)
+
+    def _on_lineage_over(self, event: LineageOver, now: float) -> None:
+        self._actions += self._brood.over(event.lineage)
         self._start_for_line(now)
 
     def _on_prewarm_changed(self, event: PrewarmChanged, now: float) -> None:

@@ -26,11 +26,14 @@ from stoker.pool.events import (
     Flaw,
     GrantLease,
     LeaseWithdrawn,
+    LineageAged,
+    LineageOver,
     MakeZygote,
     MeasureSandbox,
     Need,
     PrewarmChanged,
     RefuseLease,
+    ReleaseLineage,
     Retired,
     SandboxEnded,
     SandboxGone,
@@ -111,6 +114,8 @@ class Pool:
         self._plan = Plan(budget_mb, keeping, keep_s, starts_at_once, spare_mb, zygotes_mb)
         self._bound_spares = bound_spares or (lambda memory_mb: None)
         self._bound_spares(spare_mb)
+        self.on_release: Callable[[int], None] = lambda lineage: None
+        """Told a lineage that has aged, when nothing that is frozen needs it any more."""
         self._spawn = spawn
         self._staging = staging or Path(tempfile.gettempdir())
         self._loop = asyncio.get_running_loop()
@@ -137,6 +142,7 @@ class Pool:
             BoundSpares: lambda action: self._bound_spares(action.memory_mb),
             MakeZygote: self._make_zygote,
             DropZygote: self._drop_zygote,
+            ReleaseLineage: lambda action: self.on_release(action.lineage),
             MeasureSandbox: self._measure,
         }
         self._tick()
@@ -186,6 +192,14 @@ class Pool:
     def spares_changed(self, number: int, memory_mb: int) -> None:
         """There may be so many, and they may hold so much."""
         self._feed(SparesChanged(number, memory_mb))
+
+    def lineage_aged(self, lineage: int) -> None:
+        """Make anew what is frozen of it; until that is done, sandboxes are asked for by its number."""
+        self._feed(LineageAged(lineage))
+
+    def lineage_over(self, lineage: int) -> None:
+        """Nothing can start from what is frozen of it any more."""
+        self._feed(LineageOver(lineage))
 
     async def clear(self, catalog: str) -> None:
         """Destroy the sandboxes of a catalog's functions; returns when the idle ones are gone."""
@@ -251,11 +265,11 @@ class Pool:
         self._starting.add(action.sandbox)
         zygote = self._zygotes.get(action.zygote)
         # Of its own: the zygote may be dropped before it has been sent.
-        file = os.dup(zygote.file) if zygote is not None else None
-        self._spawn(self._make(action.sandbox, action.need, recipe, file))
+        own = zygote._replace(file=os.dup(zygote.file)) if zygote is not None else None
+        self._spawn(self._make(action.sandbox, action.need, recipe, own))
 
     async def _make(
-        self, number: int, need: Need, recipe_for: Callable[[str], Recipe], zygote: int | None
+        self, number: int, need: Need, recipe_for: Callable[[str], Recipe], zygote: Zygote | None
     ) -> None:
         suffix = f"{int(time.monotonic()) % 100_000}_{number}"
         name = need.function.rpartition("/")[2].lower()
@@ -263,7 +277,7 @@ class Pool:
             recipe = recipe_for(f"hf_{name[:32]}__{suffix}")
             spec = recipe.spec
             if zygote is not None:  # goes along with LOAD, which so is ours to send
-                spec = msgspec.structs.replace(spec, opening=b"")
+                spec = msgspec.structs.replace(spec, opening=b"", lineage=zygote.lineage)
             sandbox = await recipe.backend.create(spec)
             shown = f"hf_{name}__{'rest' if need.reuse is Reuse.SANDBOX else suffix}"
             load = msgspec.structs.replace(recipe.load, code=sandbox.code_path)
@@ -273,7 +287,7 @@ class Pool:
                 load,
                 is_exact=recipe.spec.limits.cpu_s is not None or recipe.spec.network is not Network.NONE,
                 on_up=lambda: self._up(number),
-                zygote=zygote,
+                zygote=zygote.file if zygote is not None else None,
                 on_end=lambda: self._feed(SandboxEnded(number)),
                 on_queues=lambda: self._queues(number),
                 on_load=lambda loading: self._feed(SandboxLoaded(number, *loading)),
@@ -285,7 +299,7 @@ class Pool:
             self._feed(SandboxEnded(number, f"no sandbox for {need.function}: {error}"))
         finally:
             if zygote is not None:
-                os.close(zygote)
+                os.close(zygote.file)
         # Only now: until it is connected, the channel belongs to the transport and to the sandbox, and
         # whoever closes both closes a descriptor twice, which by the second time may be another's.
         self._starting.discard(number)
@@ -361,7 +375,7 @@ class Pool:
         else:
             log.info("%s has a zygote of %d MB", of, zygote.memory_mb)
             self._zygotes[number] = zygote
-            event = ZygoteReady(number, zygote.memory_mb)
+            event = ZygoteReady(number, zygote.memory_mb, zygote.lineage)
         del self._making[number]
         self._emptied.set()
         self._feed(event)

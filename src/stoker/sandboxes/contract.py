@@ -76,6 +76,9 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     opening: bytes = b""
     """What the node will say first on the channel; a backend that can say it earlier does so (`is_opened`).
     It speaks of the code as being at `CODE_PATH`."""
+    lineage: int = 0
+    """Forked from the same start of the interpreter as the sandbox that told this number, if that can still
+    be had: what was frozen in the one can be continued in the other. 0: any."""
     egress: tuple[str, ...] = ()
     """Narrows `Network.EGRESS` to these targets (see `stoker.egress`); empty: it is not narrowed."""
 
@@ -121,6 +124,8 @@ class Sandbox(ABC):
     code_path: str
     """Where the code folder is, seen from inside."""
     workspace_path: str
+    lineage: int = 0
+    """See `SandboxSpec.lineage`."""
     ended: asyncio.Future[Ending]
     """Done once, when the program inside has ended or the sandbox was destroyed. Never raises."""
 
@@ -149,6 +154,12 @@ class Backend(ABC):
     on_spares: Callable[[int, int], None] = staticmethod(lambda number, memory_mb: None)
     """Told whenever that changes: how many spares there may be at this moment, sandboxes that are nobody's
     yet, and the megabytes that they may hold."""
+
+    on_renewed: Callable[[int], None] = staticmethod(lambda lineage: None)
+    """Told a lineage of which from now on sandboxes are made only where they are asked for by its number, and
+    not for ever: what was frozen of it should be made anew, and the lineage then be released."""
+    on_lineage_over: Callable[[int], None] = staticmethod(lambda lineage: None)
+    """Told a lineage of which no sandboxes can be had any more."""
 
     @abstractmethod
     def problems(self) -> list[Problem]:
@@ -181,6 +192,9 @@ class Backend(ABC):
 
     def bound_spares(self, memory_mb: int) -> None:
         """Let spares hold no more than that, from now on; what is above it goes."""
+
+    def release_lineage(self, lineage: int) -> None:
+        """Nobody will ask for sandboxes of that lineage any more."""
 
     def expect(self, spec: SandboxSpec) -> None:
         """Be ready for who asks for a sandbox such as this one; nobody has yet. Before it is open: no more

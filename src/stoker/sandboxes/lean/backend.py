@@ -45,15 +45,21 @@ from stoker.sandboxes.lean.packets import (
     MADE_BODY,
     MAKE,
     READY,
+    RELEASE,
+    RENEW,
+    RENEWED,
+    RENEWED_BODY,
     SPARE,
     SPARES,
     SPARES_BODY,
+    UNRENEWED,
     WANT,
     WANT_BODY,
     Make,
     pack,
 )
 from stoker.sandboxes.lean.problems import find_egress_problem, find_problems, kernel, missing_group
+from stoker.sandboxes.lean.renewal import Renewal
 from stoker.sandboxes.lean.sandbox import Sandbox, Traces, ending_of
 from stoker.sandboxes.lean.settings import Settings
 from stoker.sandboxes.lean.spares import Spares
@@ -62,7 +68,7 @@ from stoker.sandboxes.lean.weaknesses import find_weaknesses
 from stoker.types import Ending, Network
 
 NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]{0,63}")
-REVIEW_S = 1.0  # between two looks at how many spares there should be where nobody asks for any
+REVIEW_S = 1.0  # between two looks at how many spares there should be where nobody asks for any, and at ages
 TRIES = 2  # of one sandbox: should it be what the helper dies of, it must not go on for ever
 
 log = logging.getLogger(__name__)
@@ -92,6 +98,9 @@ class Backend(contract.Backend):
         makers = len(os.sched_getaffinity(0))
         self._spares = Spares(launches, settings.spares, makers, self._want)
         self._spares.on_change = self._spares_changed
+        self._renewal = Renewal(settings.renew_s)
+        self._former: dict[int, int] = {}
+        """By launch, the lineage before its newest, until it is released."""
         self._review: asyncio.TimerHandle | None = None
         self._egress_problem: Problem | None = None
         self.abilities = self._find_abilities()
@@ -170,7 +179,7 @@ class Backend(contract.Backend):
         self._ready, self._broken = loop.create_future(), loop.create_future()
         self._link = Link(self._end, self)
         await self._ready
-        self._review_spares()
+        self._look()
 
     async def wait_broken(self) -> str:
         assert self._broken is not None
@@ -237,6 +246,7 @@ class Backend(contract.Backend):
             make = make._replace(
                 opening=spec.opening if is_short(spec.opening) else b"",
                 egress=tuple(text.encode() for text in spec.egress),
+                lineage=spec.lineage,
             )
             return make, make.pack()
         except struct.error:
@@ -256,8 +266,11 @@ class Backend(contract.Backend):
                 return
 
     def _destroy(self, number: int) -> None:
+        self._say(pack(DESTROY, number))
+
+    def _say(self, packet: bytes) -> None:
         if self._link is not None:
-            self._link.send(pack(DESTROY, number))
+            self._link.send(packet)
 
     # Spares
 
@@ -271,17 +284,38 @@ class Backend(contract.Backend):
 
     def _want(self, kind: int, number: int, pattern: Make) -> int:
         word = next(self._numbers)
-        if self._link is not None:
-            self._link.send(pack(WANT, kind, WANT_BODY.pack(number, word) + pattern.pack()))
+        self._say(pack(WANT, kind, WANT_BODY.pack(number, word) + pattern.pack()))
         return word
 
     def _spares_changed(self, number: int, memory_mb: int) -> None:
         self.on_spares(number, memory_mb)
 
-    def _review_spares(self) -> None:
-        """Also where nobody asks any more there come to be fewer."""
-        self._spares.review(time.monotonic())
-        self._review = asyncio.get_running_loop().call_later(REVIEW_S, self._review_spares)
+    def _look(self) -> None:
+        """Also where nobody asks any more there come to be fewer spares, and interpreters are renewed."""
+        now = time.monotonic()
+        self._spares.review(now)
+        for lineage in self._renewal.due(now, is_busy=bool(self._orders)):
+            self._say(pack(RENEW, lineage))
+        self._review = asyncio.get_running_loop().call_later(REVIEW_S, self._look)
+
+    # Lineages
+
+    def release_lineage(self, lineage: int) -> None:
+        self._former = {launch: former for launch, former in self._former.items() if former != lineage}
+        self._say(pack(RELEASE, lineage))
+
+    def _renewed(self, launch: int, former: int, lineage: int) -> None:
+        log.info("sandboxes of %s are forked from a fresh interpreter", self._launches[launch].name)
+        self._renewal.renewed(launch, lineage)
+        if launch in self._former:
+            self.on_lineage_over(self._former.pop(launch))
+        self._former[launch] = former
+        self.on_renewed(former)
+
+    def _unrenewed(self, launch: int, text: str) -> None:
+        pause_s = self._renewal.failed(launch, time.monotonic())
+        name = self._launches[launch].name
+        log.warning("the interpreter of %s cannot be renewed: %s; tried again in %g s", name, text, pause_s)
 
     # What the helper says
 
@@ -303,6 +337,10 @@ class Backend(contract.Backend):
         elif kind == SPARES:
             held, took_us, word = SPARES_BODY.unpack(body)
             self._spares.heard(number, held, took_us / 1e6, word)
+        elif kind == RENEWED:
+            self._renewed(number, *RENEWED_BODY.unpack(body))
+        elif kind == UNRENEWED:
+            self._unrenewed(number, body.decode(errors="replace"))
         elif kind == LOST:
             self._lost_helper(number, body.decode(errors="replace"))
         else:
@@ -312,7 +350,8 @@ class Backend(contract.Backend):
         """The name of its cgroup is not its own when it was a spare."""
         assert self._link is not None
         order = self._orders.pop(number)
-        (pid, left, took_us, which), group = MADE_BODY.unpack_from(body), body[MADE_BODY.size :].decode()
+        pid, left, took_us, which, lineage = MADE_BODY.unpack_from(body)
+        group = body[MADE_BODY.size :].decode()
         if order.kind is not None and body.startswith(SPARE, MADE_BODY.size):
             self._spares.given(order.kind, left, took_us / 1e6)
         ends = len(descriptors) - which.bit_count()
@@ -320,6 +359,9 @@ class Backend(contract.Backend):
         traces = Traces(pid, self._groups.group(group), gauges, self._link.read)
         sandbox = Sandbox(order.spec.id, descriptors[:ends], traces, lambda: self._destroy(number))
         sandbox.is_opened = is_short(order.spec.opening)
+        if order.spec.launch.fork is not None:
+            sandbox.lineage = lineage
+            self._renewal.made(self._index[order.spec.launch.name], lineage, time.monotonic())
         self._sandboxes[number] = sandbox
         order.made(sandbox)
 
@@ -343,6 +385,10 @@ class Backend(contract.Backend):
         self._numbers = itertools.count(first)
         self._spares.lost()
         self._end_sandboxes()
+        lost = [*self._renewal.lost(), *self._former.values()]
+        self._former.clear()
+        for lineage in lost:
+            self.on_lineage_over(lineage)
         orders, self._orders = self._orders, {}
         self._ids = {order.spec.id for order in orders.values()}
         for order in orders.values():

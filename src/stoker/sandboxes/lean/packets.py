@@ -2,12 +2,13 @@
 
 Each travels whole over a SOCK_SEQPACKET socketpair, with the descriptors it speaks of. The first byte
 is its kind, the next eight the number of the sandbox it is about (WANT and SPARES: of the kind of spares,
-in the node's counting). The helper believes the node
-nothing but what these shapes can say; it checks each field (`privileged.orders`).
+in the node's counting; RENEWED and UNRENEWED: of the launch; RENEW and RELEASE: of the lineage). The helper
+believes the node nothing but what these shapes can say; it checks each field (`privileged.orders`).
 
-    node   -> helper   MAKE, DESTROY, WANT
+    node   -> helper   MAKE, DESTROY, WANT, RENEW, RELEASE
     helper -> node     READY, MADE, KILLED, FAILED, ENDED, SPARES (also in answer to each WANT);
-                       AGAIN: as FAILED, but it may be asked for once more; its guardian: LOST
+                       AGAIN: as FAILED, but it may be asked for once more; RENEWED or UNRENEWED: in answer
+                       to each RENEW of a newest lineage; its guardian: LOST
     helper -> zygote   SETUP (once), FORK
     zygote -> helper   UP (once), FORKED, REFUSED, BROKEN
     helper -> sandbox  on its private socket: GO
@@ -27,8 +28,9 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
 from array import array
 from typing import Any, NamedTuple
 
-MAKE, DESTROY, WANT = 1, 2, 3
+MAKE, DESTROY, WANT, RENEW, RELEASE = 1, 2, 3, 4, 5
 READY, MADE, FAILED, ENDED, LOST, KILLED, SPARES, AGAIN = 17, 18, 19, 20, 21, 22, 23, 24
+RENEWED, UNRENEWED = 25, 26
 SETUP, FORK = 33, 34
 UP, FORKED, REFUSED, BROKEN = 49, 50, 51, 52
 GO, MOUNTED, RUNNING, STATUS, TROUBLE = b"G", b"M", b"R", b"S", b"T"
@@ -37,17 +39,18 @@ HAS_CODE, HAS_WORKSPACE, HOST_NETWORK, EGRESS = 1, 2, 4, 8
 
 HEAD = struct.Struct("=BQ")
 WAIT_STATUS = struct.Struct("=i")
-MAKE_BODY = struct.Struct("=HHQIIQI64s")
+MAKE_BODY = struct.Struct("=HHQIIQI64sQ")
 FORK_BODY = struct.Struct("=QIQIBB")
 WANT_BODY = struct.Struct("=HQ")  # how many spares; this word's number; then what they are like, as in MAKE
 OPENING = struct.Struct("=H")  # so many bytes; after MAKE_BODY, and then the bytes
 TARGET_BODY = struct.Struct("=264s")  # one of `stoker.egress`, as text; after the opening, for EGRESS
 ENDED_BODY = struct.Struct("=iIIqqBqq")
 # Its first process; as in SPARES, what is left of its kind and what one took; which counters are among the
-# descriptors; then, to the end, the name of its cgroup.
-MADE_BODY = struct.Struct("=iHIB")
+# descriptors; its lineage; then, to the end, the name of its cgroup.
+MADE_BODY = struct.Struct("=iHIBQ")
 KILLED_BODY = struct.Struct("=I")  # so many of its processes have been ended for memory so far
 SPARES_BODY = struct.Struct("=HIQ")  # how many there are; microseconds that one took, or 0; the last WANT
+RENEWED_BODY = struct.Struct("=QQ")  # the lineage that was the newest before, and the one that is
 FORKED_BODY = struct.Struct("=i")
 
 MAX_PACKET = 64 * 1024  # a SETUP with its two filters has about 5 kB
@@ -76,6 +79,9 @@ class Make(NamedTuple):
     scratch_bytes: int
     scratch_inodes: int
     name: bytes
+    lineage: int = 0
+    """Forked from the zygote that so numbered ones were forked from, if it is still there; else, and for 0,
+    from the newest."""
     opening: bytes = b""
     """What is written to its channel for the node, as soon as its code is there; at most MAX_OPENING."""
     egress: tuple[Any, ...] = ()

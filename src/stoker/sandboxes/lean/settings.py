@@ -31,6 +31,8 @@ class HasNodeId(Protocol):
     @property
     def spares(self) -> int: ...
     @property
+    def renew_s(self) -> float | None: ...
+    @property
     def memory_mb(self) -> int | None: ...
     @property
     def build_memory_mb(self) -> int: ...
@@ -57,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spares: int = 2
     """How many sandboxes of each launch in use wait, walled in and started, for whoever comes next, at least;
     more as calls come (`demand`). 0: there are none."""
+    renew_s: float | None = 3600.0
+    """How long sandboxes are forked from one start of an interpreter; None: as long as it lives."""
     eager: int = 1
     """How many launches, the first ones given, have their zygote started with the node."""
 
@@ -70,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             egress_private=settings.egress_private,
             dns_servers=settings.dns_servers,
             spares=settings.spares,
+            renew_s=settings.renew_s,
         )
 
     @property

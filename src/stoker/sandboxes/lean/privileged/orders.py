@@ -61,7 +61,8 @@ def take_want(kind: int, body: bytes, descriptors: list[int], launches: int) -> 
         raise ValueError(f"a WANT packet of {len(body)} bytes for kind {kind}")
     number, word = WANT_BODY.unpack_from(body)
     pattern = take_make(body[WANT_BODY.size :], descriptors, launches)
-    if number > MOST_SPARES or pattern.flags & ~EGRESS or pattern.opening or pattern.egress:
+    is_somebodys = pattern.opening or pattern.egress or pattern.lineage
+    if number > MOST_SPARES or pattern.flags & ~EGRESS or is_somebodys:
         raise ValueError(f"{number} spares with flags {pattern.flags:#x}")
     return number, word, pattern
 

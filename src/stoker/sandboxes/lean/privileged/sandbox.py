@@ -127,6 +127,8 @@ class Sandbox:
         """Its channel, while its program's first word is waited for."""
         self.kind = -1
         """Of which kind of spares it is, or was; negative: of none."""
+        self.lineage = 0
+        """Which zygote it was forked from."""
         self.is_told = False
         """The node knows it as made."""
         self.is_destroyed = False

@@ -31,6 +31,8 @@ class Shelf:
         """One has ended by itself: none are made until somebody asks for one."""
         self.took_us = 0
         """What making the last one took, until that was told."""
+        self.lineage = 0
+        """Those of an older one are to be replaced."""
 
     def take_time(self) -> int:
         took_us, self.took_us = self.took_us, 0
@@ -75,7 +77,8 @@ class Spares:
             if _is_alike(shelf.pattern, order):
                 shelf.is_left_alone = False
                 for spare in chain(shelf.ready, shelf.under_way):
-                    if spare.pid and not spare.trouble:
+                    is_akin = order.lineage in (0, spare.lineage)
+                    if spare.pid and not spare.trouble and is_akin:
                         self._drop(spare)
                         return spare
         return None
@@ -94,6 +97,22 @@ class Spares:
     def is_short(self) -> bool:
         """Whether of some kind less than half is left of what there should be."""
         return any(2 * shelf.missing > shelf.wanted for shelf in self._shelves.values())
+
+    def renewed(self, launch: int, lineage: int) -> None:
+        """Those of this launch that are of an older lineage are used up, or replaced when there is time."""
+        for shelf in self._shelves.values():
+            if shelf.pattern.launch == launch:
+                shelf.lineage = lineage
+
+    def outdated(self) -> Sandbox | None:
+        """One to be ended, so that another is made in its place: one after the other, and none is lacking."""
+        for shelf in self._shelves.values():
+            if shelf.missing <= 0 and shelf.held == len(shelf.ready):
+                for spare in shelf.ready:
+                    if spare.lineage < shelf.lineage:
+                        shelf.ready.remove(spare)
+                        return spare
+        return None
 
     def begun(self, kind: int, spare: Sandbox) -> None:
         spare.kind = kind

@@ -1,4 +1,4 @@
-"""The zygotes as the helper sees them: one for each launch, started at the first need, anew when gone."""
+"""A zygote as the helper sees it: started at the first need, anew when gone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
 from stoker.linux import syscalls
 from stoker.linux.processes import heed_all_signals, take_name
+from stoker.linux.syscalls import pidfd_open
 from stoker.sandboxes.lean import packets
 from stoker.sandboxes.lean.inside import walls, zygote
 from stoker.sandboxes.lean.inside.walls import MASKED, PRIVATE
@@ -69,31 +70,47 @@ class Owner(Protocol):
 
 
 class Nursery:
-    """One launch's zygote, and the orders that wait for it."""
+    """A zygote, and the orders that wait for it. Each that is started has a lineage of its own."""
 
-    def __init__(self, start: Start, filters: tuple[bytes, ...], loop: Loop, owner: Owner) -> None:
+    def __init__(
+        self,
+        start: Start,
+        filters: tuple[bytes, ...],
+        loop: Loop,
+        owner: Owner,
+        lineages: Iterator[int],
+        on_change: Callable[[Nursery], None],
+    ) -> None:
+        """`on_change` is called when it is up, and when it has ended."""
         self._start = start
         masked = joined(name for name in MASKED if os.path.exists(f"/proc/{name}"))
         has_time = b"1" if os.path.exists("/proc/self/ns/time_for_children") else b""
         self._setup = [masked, os.fsencode(start.fork or ""), has_time, *filters]
         self._loop = loop
         self._owner = owner
+        self._lineages = lineages
+        self._on_change = on_change
         self._waiting: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
         self._under_way: set[int] = set()
         self._control: socket.socket | None = None
         self.pid = 0
-        self._is_up = False
-        self._trouble = ""
+        self.lineage = 0
+        self.is_up = False
+        self._is_over = False
+        self._pidfd = -1
+        self.trouble = ""
 
     def __repr__(self) -> str:
-        state = "up" if self._is_up else "starting" if self._control else "not started"
+        state = "up" if self.is_up else "starting" if self._control else "not started"
         return f"<Nursery {self._start.name} {state}, {len(self._under_way)}+{len(self._waiting)} orders>"
 
-    def order(self, number: int, fork: Fork, descriptors: tuple[int, ...]) -> None:
-        """Have a sandbox forked. The descriptors are ours from here on."""
+    def order(self, number: int, fork: Fork, descriptors: tuple[int, ...]) -> int:
+        """Have a sandbox forked, of the lineage returned. The descriptors are ours from here on."""
         self._waiting.append((number, pack(FORK, number, FORK_BODY.pack(*fork)), descriptors))
         self.start()
+        lineage = self.lineage
         self._send_waiting()
+        return lineage
 
     def start(self) -> None:
         """Start the zygote unless there is one. Returns at once."""
@@ -103,23 +120,55 @@ class Nursery:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.pid = os.fork()
         except OSError as error:
-            self._refuse_all(str(error))
+            self.trouble = str(error)
+            self._refuse_all(self.trouble)
+            self._on_change(self)
             return
         if self.pid == 0:
             self._become_zygote(theirs)
         theirs.close()
-        self._control, self._is_up, self._trouble = ours, False, ""
+        self._control, self.is_up, self.trouble = ours, False, ""
+        self.lineage = next(self._lineages)
         self._loop.watch(ours.fileno(), self._read)
         if self._start.fork is not None:
             self._send(pack(SETUP, 0, pack_parts(self._setup)))
 
     def close(self) -> None:
-        """End the zygote. HOLDS: no order is under way."""
+        """End the zygote; orders that are under way are refused."""
         if self._control is not None:
             self._end()
+        elif self.pid:
+            self._reap()
+
+    def finish(self) -> None:
+        """End it when what was ordered has been forked. HOLDS: nothing more is."""
+        self._is_over = True
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._is_over and self._control is not None and not (self._under_way or self._waiting):
+            self._kill()
+            # Its mounts take up to 20 ms to go, and meanwhile others want sandboxes.
+            self._pidfd = pidfd_open(self.pid)
+            self._loop.watch(self._pidfd, self._reap)
+
+    def _kill(self) -> None:
+        assert self._control is not None
+        self._loop.unwatch(self._control.fileno())
+        self._control.close()
+        self._control = None
+        os.kill(self.pid, signal.SIGKILL)  # ours and not yet waited for: no other process has its number
+
+    def _reap(self) -> None:
+        """Of one that is over."""
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        os.waitpid(self.pid, 0)
+        self.pid, self.is_up = 0, False
+        self._on_change(self)
 
     def _send_waiting(self) -> None:
-        while self._waiting and self._is_up and len(self._under_way) < AT_ONCE and self._control:
+        while self._waiting and self.is_up and len(self._under_way) < AT_ONCE and self._control:
             number, packet, descriptors = self._waiting.popleft()
             self._under_way.add(number)
             self._send(packet, descriptors)
@@ -141,14 +190,16 @@ class Nursery:
         kind, number, body = unpack(packet)
         self._under_way.discard(number)
         if kind == UP:
-            self._is_up = True
+            self.is_up = True
+            self._on_change(self)
         elif kind == BROKEN:
-            self._trouble = body.decode(errors="replace")
+            self.trouble = body.decode(errors="replace")
         elif kind == FORKED:
             self._forked(number, FORKED_BODY.unpack(body)[0], descriptors)
         elif kind == REFUSED:
             self._owner.refused(number, body.decode(errors="replace"))
         self._send_waiting()
+        self._end_if_over()
 
     def _forked(self, number: int, pid: int, descriptors: list[int]) -> None:
         if descriptors:
@@ -160,16 +211,16 @@ class Nursery:
         self._owner.refused(number, os.strerror(errno.EMFILE))
 
     def _end(self) -> None:
-        assert self._control is not None
-        self._loop.unwatch(self._control.fileno())
-        self._control.close()
-        self._control = None
-        os.kill(self.pid, signal.SIGKILL)  # ours and not yet waited for: no other process has its number
+        self._kill()
         os.waitpid(self.pid, 0)
-        self.pid = 0
-        self._owner.zygote_ended()
-        reason = self._trouble or "it ended; its last words, if any, are in the node's log"
-        self._refuse_all(f"{self._start.name} cannot be started: {reason}", may_succeed=self._is_up)
+        may_succeed = self.is_up
+        self.pid, self.is_up = 0, False
+        if self._under_way:
+            self._owner.zygote_ended()
+        reason = self.trouble or "it ended; its last words, if any, are in the node's log"
+        self.trouble = f"{self._start.name} cannot be started: {reason}"
+        self._refuse_all(self.trouble, may_succeed)
+        self._on_change(self)
 
     def _refuse_all(self, text: str, may_succeed: bool = False) -> None:
         lost = [*self._under_way, *(number for number, _, _ in self._waiting)]
