@@ -271,22 +271,13 @@ def renewing() -> Iterator[RunningNode]:
 
 
 def test_a_secret_of_hash_is_of_use_for_no_longer_than_the_settings_say(renewing: RunningNode) -> None:
-    deploy(renewing, "tells", SECRET)
-    secrets: list[int] = []
-    while len(set(secrets)) < 3:
-        secrets.append(called(renewing, "tells")["hash"])
-    again = {called(renewing, "tells")["hash"] for _ in range(10)}
-    assert secrets[0] not in again
-    assert renewing.ask("DELETE", "/functions/tells").status == 200
-
-
-def test_who_lives_when_an_interpreter_is_renewed_is_not_disturbed(renewing: RunningNode) -> None:
+    """And who lives when an interpreter is renewed is not disturbed."""
     assert renewing.deploy("stays", SECRET, reuse="process").status == 201
     deploy(renewing, "tells", SECRET)
-    stays, secret = called(renewing, "stays"), called(renewing, "tells")["hash"]
-    while called(renewing, "tells")["hash"] == secret:
+    stays, secrets = called(renewing, "stays"), [called(renewing, "tells")["hash"]]
+    while secrets[-1] == secrets[0] or len(set(secrets[-10:])) > 1:  # spares of the old one are used up
+        secrets.append(called(renewing, "tells")["hash"])
         assert called(renewing, "stays") == stays
-    assert called(renewing, "stays") == stays
     for name in ("tells", "stays"):
         assert renewing.ask("DELETE", f"/functions/{name}").status == 200
 
@@ -296,7 +287,7 @@ def test_what_is_kept_of_imports_is_made_anew_before_the_old_interpreter_goes(re
     deploy(renewing, "kept", SLOW + BORN.replace("return BORN", "return [BORN, hash('a secret word')]"))
     call_with_zygote(renewing, "kept")
     words = [called(renewing, "kept")]
-    while len({born for born, _ in words[:-2]}) < 3:
+    while len({born for born, _ in words[:-2]}) < 2:
         words.append(called(renewing, "kept"))
     times = [sum(one == word for one in words) for word in words[:-2]]
     assert min(times) > 1, words

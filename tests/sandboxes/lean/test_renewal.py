@@ -11,15 +11,20 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
 from sandboxes.lean.guests import EXECUTED, FORKED, SERVER, SERVER_INSIDE, children_of, hello, helper_pid, run
 from sandboxes.lean.test_spares import wait_for_spares, was_spare
-from stoker.sandboxes.contract import Launch, Sandbox, SandboxSpec, Show
+from stoker.sandboxes import contract
+from stoker.sandboxes.contract import Launch, SandboxSpec, Show
 from stoker.sandboxes.lean import Backend, Settings
+from stoker.sandboxes.lean.order import bounded
 from stoker.sandboxes.lean.packets import RENEW, pack
+from stoker.sandboxes.lean.privileged.sandbox import Means, Sandbox
+from stoker.sandboxes.lean.privileged.spares import FIRST_NUMBER, Spares
 from stoker.sandboxes.lean.renewal import LATEST, PATIENCE_S, PAUSES_S, Renewal
 from stoker.types import Limits
 
@@ -35,10 +40,10 @@ class Renewing:
         self.aged: asyncio.Queue[int] = asyncio.Queue()
         self.over: list[int] = []
         backend.on_renewed, backend.on_lineage_over = self.aged.put_nowait, self.over.append
-        self._made: list[Sandbox] = []
+        self._made: list[contract.Sandbox] = []
         self._numbers = itertools.count(1)
 
-    async def make(self, lineage: int = 0) -> Sandbox:
+    async def make(self, lineage: int = 0) -> contract.Sandbox:
         spec = SandboxSpec(
             id=f"guest{next(self._numbers)}", launch=self.launch, limits=Limits(), lineage=lineage
         )
@@ -96,7 +101,7 @@ async def test_sandboxes_of_the_old_lineage_are_to_be_had_until_it_is_released(r
     assert await run(again, SECRET) == secret
 
 
-async def until_renewed(renewing: Renewing, lineage: int) -> Sandbox:
+async def until_renewed(renewing: Renewing, lineage: int) -> contract.Sandbox:
     """The first sandbox of another one: before it those are taken that were waiting."""
     while (new := await renewing.make()).lineage == lineage:
         pass
@@ -124,6 +129,21 @@ async def test_spares_of_the_old_lineage_are_replaced(renewing: Renewing) -> Non
     new = await renewing.make()
     assert was_spare(new)
     assert new.lineage != old.lineage
+
+
+def test_only_spares_of_the_launch_that_was_renewed_are_outdated() -> None:
+    spares, order = Spares(at_once=1), bounded(0, 0, "spare", Limits())
+    spares.want(0, 1, 1, order)
+    spares.renewed(0, 50)
+    spares.want(0, 1, 2, order._replace(launch=1))
+    spare = Sandbox(FIRST_NUMBER + 1, order._replace(launch=1), [], cast(Means, None))
+    spare.lineage = 10
+    spares.begun(0, spare)
+    spares.made(spare, 0.1)
+    assert spares.outdated() is None
+    spares.renewed(1, 51)
+    assert spares.outdated() is spare
+    assert spares.outdated() is None
 
 
 async def test_whoever_asks_for_a_lineage_gets_a_spare_only_of_that_one(renewing: Renewing) -> None:
@@ -209,7 +229,7 @@ async def fragile(
         Show(str(server), SERVER_INSIDE) if show.target == SERVER_INSIDE else show for show in FORKED.shows
     )
     launch: Launch = msgspec.structs.replace(FORKED, shows=shows)
-    backend = Backend(Settings(node_id=node_id), (launch,))
+    backend = Backend(Settings(node_id=node_id, spares=0), (launch,))
     await backend.open()
     renewing = Renewing(backend)
     renewing.launch = launch
@@ -246,12 +266,14 @@ async def test_nobody_waits_for_a_successor_and_one_that_never_comes_up_is_given
     old = await renewing.make()
     write("import signal; signal.pause()")
     renewing.ask(old.lineage)
-    for _ in range(10):  # far more than there are spares
+    for _ in range(10):
+        assert (await renewing.make()).lineage == old.lineage
+    renewing.ask(old.lineage)
+    while "it was not up in time" not in caplog.text:
         assert (await renewing.make()).lineage == old.lineage
     write("")
     renewing.ask(old.lineage)
     assert await renewing.aged.get() == old.lineage
-    assert "it was not up in time" in caplog.text
 
 
 async def test_a_successor_that_is_killed_is_as_if_it_had_not_been_asked_for(
@@ -259,7 +281,6 @@ async def test_a_successor_that_is_killed_is_as_if_it_had_not_been_asked_for(
 ) -> None:
     renewing, write = fragile
     old = await renewing.make()
-    await wait_for_spares(renewing.backend)
     known = renewing.processes()
     write("import signal; signal.pause()")
     renewing.ask(old.lineage)

@@ -31,8 +31,6 @@ class Shelf:
         """One has ended by itself: none are made until somebody asks for one."""
         self.took_us = 0
         """What making the last one took, until that was told."""
-        self.lineage = 0
-        """Those of an older one are to be replaced."""
 
     def take_time(self) -> int:
         took_us, self.took_us = self.took_us, 0
@@ -50,6 +48,8 @@ class Spares:
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
         self._shelves: dict[int, Shelf] = {}
+        self._newest: dict[int, int] = {}
+        """By launch, the lineage that took the place of an older one."""
         self._number = FIRST_NUMBER
 
     def __repr__(self) -> str:
@@ -100,16 +100,15 @@ class Spares:
 
     def renewed(self, launch: int, lineage: int) -> None:
         """Those of this launch that are of an older lineage are used up, or replaced when there is time."""
-        for shelf in self._shelves.values():
-            if shelf.pattern.launch == launch:
-                shelf.lineage = lineage
+        self._newest[launch] = lineage
 
     def outdated(self) -> Sandbox | None:
         """One to be ended, so that another is made in its place: one after the other, and none is lacking."""
         for shelf in self._shelves.values():
             if shelf.missing <= 0 and shelf.held == len(shelf.ready):
+                newest = self._newest.get(shelf.pattern.launch, 0)
                 for spare in shelf.ready:
-                    if spare.lineage < shelf.lineage:
+                    if spare.lineage < newest:
                         shelf.ready.remove(spare)
                         return spare
         return None
