@@ -124,8 +124,10 @@ class RunningNode:
 
     # Requests
 
-    def ask(self, method: str, target: str, body: bytes | None = None) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+    def ask(
+        self, method: str, target: str, body: bytes | None = None, patience_s: float = PATIENCE_S
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience_s)
         try:
             connection.request(method, target, body, {"content-type": "application/json"})
             reply = connection.getresponse()

@@ -119,7 +119,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[RunningNode]:
     """A node that has prepared every function of the prefix."""
     sandbox, store = request.param
     with running(sandbox, **request.getfixturevalue(store)) as one:
-        prepared = one.ask("GET", "/prepare")
+        prepared = one.ask("GET", "/prepare", patience_s=200)  # it builds them all
         assert (prepared.status, prepared.text) == (200, "done"), f"{prepared.text}\n{one.log}"
         yield one
 
