@@ -303,7 +303,11 @@ class Call(Leaser):
             self._settle(Impatient(f"the caller's deadline passed after {waited:.1f} s of waiting"))
             return
         assert self._function is not None
-        self._end(verdicts.of_wall_time(self._function.limits, self._live.loaded_at > 0))
+        limits = self._function.limits
+        if self._live.loaded_at > 0:
+            self._end(verdicts.of_wall_time(limits))
+        else:
+            self._end(verdicts.of_loading_time(max(limits.timeout_s, LOAD_ALLOWANCE_S)))
 
     def look(self) -> None:
         """Whether it has used more processor time than it may, as far as that is known while it runs."""

@@ -55,9 +55,15 @@ def of_broken(reason: str) -> Verdict:
     return Verdict(status=Status.CRASHED, error=FunctionError("Crashed", f"the runtime was ended: {reason}"))
 
 
-def of_wall_time(limits: Limits, was_loaded: bool) -> Verdict:
-    what = "did not answer" if was_loaded else "was not loaded"
-    message = f"the function {what} within its limit of {limits.timeout_s:g} s"
+def of_wall_time(limits: Limits) -> Verdict:
+    return _timed_out(f"the function did not answer within its limit of {limits.timeout_s:g} s")
+
+
+def of_loading_time(allowed_s: float) -> Verdict:
+    return _timed_out(f"the function was not loaded within {allowed_s:g} s")
+
+
+def _timed_out(message: str) -> Verdict:
     error = FunctionError("TimedOut", message)
     return Verdict(status=Status.TIMED_OUT, error=error, limit=LimitHit.WALL_TIME)
 

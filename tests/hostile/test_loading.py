@@ -166,6 +166,7 @@ def test_a_function_that_attacks_while_it_is_loaded_ends_its_call(field: Arena, 
         answer = field.call("loaded", "")
         assert answer.status in (500, 504, 507), answer
         assert answer.json["error"]["type"] in ends.split(), answer
+        assert ends != "TimedOut" or "was not loaded within 10 s" in answer.json["error"]["message"]
     field.forget("loaded")
 
 

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from stoker.errors import NodeError
+from stoker.pool.freezing import Zygote
 from stoker.pool.live import Live
 from stoker.types import Limits, Reuse, Source
 from test_invoke import House
@@ -23,6 +24,7 @@ class Caller:
         self._house = house
         self._then = then
         self._lease = 0
+        self.refusal = ""
         self.has_it = asyncio.Event()
 
     def ask(self, name: str, memory_mb: int, version: str = "run") -> int:
@@ -38,7 +40,8 @@ class Caller:
         self.has_it.set()
 
     def refused(self, error: NodeError) -> None:
-        raise AssertionError(error)
+        self.refusal = str(error)
+        self.has_it.set()
 
     def give_back(self) -> None:
         self._house.pool.give_back(self._lease, is_healthy=True)
@@ -53,12 +56,32 @@ async def test_what_is_decided_while_a_lease_is_handed_out_is_done_after_what_wa
         outer = Caller(house, lambda: inner.ask("other", 64))
         outer.ask("one", 450)  # once it is granted one more is started ahead, and meanwhile one for `other`
         await inner.has_it.wait()
+        assert not inner.refusal
         assert house.pool.snapshot().committed_mb == 450 + 450 + 64
         assert bounds == [125, 100, 36]
         for caller in (outer, inner):
             caller.give_back()
         await house.pool.close()
         house.deadlines.close()
+
+
+async def test_a_zygote_that_cannot_be_handed_on_fails_that_start_and_nothing_else() -> None:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        house = House(tasks)
+        house.pool._zygotes[0] = Zygote(file=-1, memory_mb=1, lineage=0)  # 0: what the plan calls none
+        caller = Caller(house)
+        caller.ask("one", 64)
+        await caller.has_it.wait()
+        assert "Bad file descriptor" in caller.refusal
+        del house.pool._zygotes[0]
+        caller = Caller(house)
+        caller.ask("one", 64)
+        await caller.has_it.wait()
+        assert not caller.refusal
+        caller.give_back()
+        await house.pool.close()
+        house.deadlines.close()
+        assert house.pool.snapshot().committed_mb == 0
 
 
 @pytest.mark.parametrize("version", ["run", "refuse"])

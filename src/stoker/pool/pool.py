@@ -262,10 +262,14 @@ class Pool:
 
     def _start(self, action: StartSandbox) -> None:
         recipe = self._recipes[action.need.key]
-        self._starting.add(action.sandbox)
         zygote = self._zygotes.get(action.zygote)
-        # Of its own: the zygote may be dropped before it has been sent.
-        own = zygote._replace(file=os.dup(zygote.file)) if zygote is not None else None
+        try:
+            # Of its own: the zygote may be dropped before it has been sent.
+            own = zygote._replace(file=os.dup(zygote.file)) if zygote is not None else None
+        except OSError as error:
+            self._tell_failure(action.sandbox, action.need, error)
+            return
+        self._starting.add(action.sandbox)
         self._spawn(self._make(action.sandbox, action.need, recipe, own))
 
     async def _make(
@@ -295,8 +299,7 @@ class Pool:
             self._live[number] = live
             await live.connect(self._readers)
         except (NodeError, OSError) as error:
-            log.warning("no sandbox for %s: %s", need.function, error)
-            self._feed(SandboxEnded(number, f"no sandbox for {need.function}: {error}"))
+            self._tell_failure(number, need, error)
         finally:
             if zygote is not None:
                 os.close(zygote.file)
@@ -305,6 +308,10 @@ class Pool:
         self._starting.discard(number)
         if number in self._doomed:
             self._spawn(self._end(number))
+
+    def _tell_failure(self, number: int, need: Need, error: NodeError | OSError) -> None:
+        log.warning("no sandbox for %s: %s", need.function, error)
+        self._feed(SandboxEnded(number, f"no sandbox for {need.function}: {error}"))
 
     def _up(self, number: int) -> None:
         if number not in self._doomed:

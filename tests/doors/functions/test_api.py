@@ -247,6 +247,12 @@ def test_a_method_that_a_path_does_not_take_is_told_which_it_takes(
     )
 
 
+def test_a_path_without_a_functions_name_is_no_path() -> None:
+    answer = Door(CannedNode()).unknown_path("POST", "/functions//call")
+    assert answer is not None
+    assert (answer[0], json.loads(answer[1])["error"]["type"]) == (404, "not_found")
+
+
 def test_only_paths_of_its_own_are_this_doors_to_answer() -> None:
     door = Door(CannedNode())
     assert (door.unknown_path("GET", "/functions/a/b/c") or (0,))[0] == 404

@@ -63,7 +63,7 @@ class FunctionsDoor(contract.Door):
         if f"/{parts[0]}" not in METHODS:
             return None
         allowed = METHODS.get("/" + "/".join(["*" if at == 1 else part for at, part in enumerate(parts)]))
-        if allowed:
+        if allowed and all(parts):
             return 405, replies.fault("method_not_allowed", f"{path} takes {allowed}, not {method}")
         return 404, replies.fault("not_found", f"no such path {path!r}; there are {', '.join(METHODS)}")
 

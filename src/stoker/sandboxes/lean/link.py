@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
 from typing import Protocol
 
 from stoker.sandboxes.lean.packets import receive, send, unpack
+
+NOT_NOW = (errno.EAGAIN, errno.ETOOMANYREFS)
+"""No room in the socket; or as many of our descriptors are under way as one user may have there."""
 
 
 class Listener(Protocol):
@@ -57,10 +61,12 @@ class Link:
         """Whether it needs no further thought: sent, or the helper has ended (which the reader will hear)."""
         try:
             send(self._end, packet, descriptors)
-        except BlockingIOError:
-            return False
         except (BrokenPipeError, ConnectionResetError):
             pass
+        except OSError as error:
+            if error.errno not in NOT_NOW:
+                raise
+            return False
         return True
 
     def _send_waiting(self) -> None:
