@@ -61,6 +61,8 @@ TURNED_AWAY = (BadRequest, NoSuchFunction)
 """Counted and not recorded: they came to no function, and a flood of them must not drown the records."""
 DESCRIPTORS_EACH = 10
 """What a sandbox takes of the node's."""
+CLIENTS = 4096
+"""Descriptors kept free for them and for the node itself, but never more than half of all."""
 ACCEPTS = 8
 """Connections taken in each turn: libuv takes one for each descriptor of the socket, and with only one those
 of a flood, hundreds at once, keep everybody who comes new waiting for as many turns."""
@@ -259,9 +261,9 @@ class Server(uvicorn.Server):
 
 
 def _most_sandboxes() -> int:
-    """For how many there are descriptors, if clients have the other half of them."""
+    """For how many there are descriptors."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, files // (2 * DESCRIPTORS_EACH))
+    return max(1, (files - min(files // 2, CLIENTS)) // DESCRIPTORS_EACH)
 
 
 def serve(settings: Settings, listening: socket.socket, ready: Callable[[], None]) -> int:
