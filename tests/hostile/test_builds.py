@@ -7,6 +7,7 @@ backend, with npm an install script.
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -147,7 +148,7 @@ for _ in range(4096):
 for number in range(10_000_000):
     os.mknod(root + "/%d" % number)
 """,
-        "at most 20000 files",
+        "at most 20000 files|took longer than build_timeout_s",  # whichever it meets first
     ),
     "a sparse file of 100 GB": (
         "open(root + '/sparse', 'wb').truncate(100 << 30)",
@@ -179,7 +180,7 @@ def test_what_a_build_leaves_that_is_no_code_is_refused_with_the_reason(field: A
         answer = deploy(field, built_with(attack))
         assert answer.status in (422, 500), answer
         assert answer.json["error"]["type"] in ("bad_code", "build_failed"), answer
-        assert reason in answer.json["error"]["message"], answer
+        assert re.search(reason, answer.json["error"]["message"]), answer
         assert field.node.call("built").status == 404
 
 
